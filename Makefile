@@ -1,0 +1,65 @@
+# `make serve` and `make test` are all a fresh machine needs: Python 3.11 or later, and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.PHONY: serve install install-train test test-all lint loadtest proto constraints clean
+
+serve: install
+	$(BIN)/fovea serve
+
+install: .venv/service
+install-train: .venv/train
+
+test: .venv/test
+	$(BIN)/python -m pytest -m "not system"
+
+test-all: .venv/test
+	$(BIN)/python -m pytest
+
+lint: .venv/test .venv/lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+loadtest: .venv/loadtest
+	$(BIN)/python -m loadtests
+
+proto: .venv/test
+	$(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. \
+		service/pb/fovea/v1/classifier.proto
+
+# Every dependency of every extra at one version.
+constraints: .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --quiet --no-annotate --no-header \
+		--no-emit-index-url --all-extras \
+		--output-file constraints.txt
+
+clean:
+	rm -rf .venv
+
+.venv:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=…")'
+	$(PYTHON) -m venv .venv
+
+.venv/service: pyproject.toml constraints.txt | .venv
+	$(INSTALL) '.[cpu]'
+	touch $@
+
+.venv/train: pyproject.toml constraints.txt | .venv
+	$(INSTALL) '.[cpu,train]'
+	touch $@
+
+.venv/test: pyproject.toml constraints.txt | .venv
+	$(INSTALL) '.[cpu,train,loadtest,test]'
+	touch $@
+
+.venv/lint: pyproject.toml constraints.txt | .venv
+	$(INSTALL) '.[lint]'
+	touch $@
+
+.venv/loadtest: pyproject.toml constraints.txt | .venv
+	$(INSTALL) '.[cpu,loadtest]'
+	touch $@

@@ -1,0 +1,99 @@
+"""Command line: `fovea serve` and `fovea classify`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_settings import CliSettingsSource, SettingsError
+
+from service.errors import StartError
+from service.settings import Settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["serve"]:
+        return _serve(arguments[1:])
+    parser = argparse.ArgumentParser(prog="fovea", description="Serve image classifiers, and call a running service.")
+    parser.add_argument("--version", action="version", version=version("fovea"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("serve", help="serve a model repository (fovea serve --help)", add_help=False)
+    classify = commands.add_parser("classify", help="classify image files with a running service")
+    classify.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image file, or folder of them")
+    classify.add_argument("--server", default="127.0.0.1:8001", help="gRPC address, default: %(default)s")
+    classify.add_argument("--model", default="", help="default: the service's default model")
+    classify.add_argument("--version", default="", help="default: the highest version that is ready")
+    classify.add_argument("--top-k", type=int, default=1, help="predictions for each image, default: %(default)s")
+    classify.add_argument("--json", action="store_true", help="one JSON object a line")
+    options = parser.parse_args(arguments)
+
+    from service.client import classify_paths
+
+    return classify_paths(
+        options.paths,
+        server=options.server,
+        model=options.model,
+        version=options.version,
+        top_k=options.top_k,
+        as_json=options.json,
+    )
+
+
+def _serve(arguments: list[str]) -> int:
+    try:
+        settings = _settings(arguments)
+    except (ValidationError, SettingsError) as error:
+        print(f"error: {_explain(error)}", file=sys.stderr)
+        return 2
+
+    # Imported late: `--help` and a wrong setting should not wait for the engine.
+    import uvloop
+
+    from service.announcement import announcement
+    from service.app import Running, run
+    from service.telemetry import configure_logging
+
+    def announce(running: Running) -> None:
+        print(announcement(running, settings), flush=True)
+
+    configure_logging(settings.log_format, settings.log_level)
+    try:
+        uvloop.run(run(settings, announce))
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _settings(arguments: list[str]) -> Settings:
+    source = CliSettingsSource[argparse.ArgumentParser](
+        Settings, cli_prog_name="fovea serve", cli_parse_args=arguments, formatter_class=_SettingsHelp
+    )
+    return Settings(_cli_settings_source=source)  # type: ignore[call-arg]
+
+
+class _SettingsHelp(argparse.ArgumentDefaultsHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=110)
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section("settings (each also as an environment variable, FOVEA_HTTP_PORT for --http-port)")
+
+
+def _explain(error: ValidationError | SettingsError) -> str:
+    if isinstance(error, SettingsError):
+        return str(error)
+    sentences = []
+    for problem in error.errors():
+        name = str(problem["loc"][0])
+        default = Settings.model_fields[name].default
+        sentences.append(f"FOVEA_{name.upper()}={problem['input']}: {problem['msg']} (default: {default})")
+    return "\n       ".join(sentences)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

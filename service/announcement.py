@@ -1,0 +1,36 @@
+"""What `fovea serve` prints once it has started."""
+
+from __future__ import annotations
+
+import shlex
+from importlib.metadata import version
+
+from service.app import Running
+from service.settings import Settings
+
+
+def announcement(running: Running, settings: Settings) -> str:
+    """What is served, on which execution provider, where, and a `curl` line that works as it stands."""
+    served_versions = running.repository.served()
+    lines = [f"Fovea {version('fovea')} serves {settings.model_repository}"]
+    lines += [
+        f"  {served.name} version {served.version}: {len(served.config.labels)} classes, "
+        f"{served.execution_provider}, {len(served.instances)} instances, "
+        f"max batch size {served.config.max_batch_size}"
+        for served in served_versions
+    ]
+    lines += [f"  NOT READY: {problem}" for problem in running.repository.problems()]
+    lines += [
+        f"  HTTP     http://{running.http_address}  (try it: http://{running.http_address}/docs)",
+        f"  gRPC     {running.grpc_address}",
+        f"  metrics  http://{running.metrics_address}/metrics",
+    ]
+    proven = next((served for served in served_versions if served.proven), None)
+    if proven:
+        picture = settings.model_repository.resolve() / proven.name / proven.version / "golden.jpg"
+        lines += [
+            "Classify a picture:",
+            f"  curl -H 'content-type: image/jpeg' --data-binary @{shlex.quote(str(picture))} "
+            f"'http://{running.http_address}/v1/classify?model={proven.name}'",
+        ]
+    return "\n".join(lines)

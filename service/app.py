@@ -1,0 +1,212 @@
+"""The composition root: builds the parts, starts them, stops them. The only module that knows everyone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import grpc
+import grpc.aio
+import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+from starlette.types import ASGIApp
+
+from service.backends.onnx_runtime import available_cores
+from service.classifier import Classifier
+from service.errors import StartError
+from service.images import ImageLimits
+from service.lifecycle import Lifecycle
+from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
+from service.repository import Repository
+from service.rest.application import create_http_application
+from service.rpc.classifier import ClassifierServicer
+from service.settings import Settings
+from service.telemetry import Telemetry, log
+
+CLASSIFIER_SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that has tried to load every model, as `on_started` sees it."""
+
+    repository: Repository
+    lifecycle: Lifecycle
+    http_address: str
+    grpc_address: str
+    metrics_address: str
+
+
+async def run(settings: Settings, on_started: Callable[[Running], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        StartError: a port is taken, the execution provider or the model repository is not there.
+    """
+    lifecycle, telemetry = Lifecycle(), Telemetry()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lifecycle.stopping.set)
+
+    image_limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_image_frames)
+    repository = Repository(
+        settings.model_repository,
+        execution_provider=settings.execution_provider,
+        device_id=settings.device_id,
+        max_queue_size=settings.max_queue_size,
+        image_limits=image_limits,
+        default_model=settings.default_model,
+        on_batch=telemetry.on_batch,
+    )
+    classifier = Classifier(
+        repository,
+        image_limits=image_limits,
+        max_images=settings.max_images_per_request,
+        max_decoding=settings.max_queue_size,
+        decode_threads=available_cores(),
+    )
+    application = create_http_application(
+        classifier,
+        repository,
+        telemetry,
+        lifecycle,
+        version=version("fovea"),
+        request_timeout_s=settings.request_timeout_s,
+        max_request_bytes=settings.max_request_bytes,
+        max_images=settings.max_images_per_request,
+    )
+    servicer = ClassifierServicer(
+        classifier, repository, telemetry, lifecycle, request_timeout_s=settings.request_timeout_s
+    )
+
+    async with AsyncExitStack() as stack:
+        stack.callback(classifier.close)
+        stack.push_async_callback(repository.close)
+        metrics_address = stack.enter_context(_metrics_server(telemetry, settings))
+        grpc_address, health_servicer = await stack.enter_async_context(_grpc_server(servicer, settings))
+        http_address = await stack.enter_async_context(_http_server(application, lifecycle, settings))
+
+        if not await _unless_stopped(repository.load(), lifecycle):
+            return
+        for served in repository.served():
+            telemetry.on_served(served)
+        problems = repository.problems()
+        for problem in problems:
+            log.error("%s", problem)
+        lifecycle.started(problems)
+        if lifecycle.not_ready is None:
+            await _set_health(health_servicer, health_pb2.HealthCheckResponse.SERVING)
+        on_started(Running(repository, lifecycle, http_address, grpc_address, metrics_address))
+
+        await lifecycle.stopping.wait()
+        log.info("stopping: requests in flight have up to %g s", settings.grace_period_s)
+        await health_servicer.enter_graceful_shutdown()
+
+
+async def _unless_stopped(work: object, lifecycle: Lifecycle) -> bool:
+    """Wait for the work; False when the service was told to stop before it was done."""
+    working = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    stopped = asyncio.create_task(lifecycle.stopping.wait())
+    await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if working.done():
+        working.result()
+        return True
+    await working
+    return False
+
+
+@contextmanager
+def _metrics_server(telemetry: Telemetry, settings: Settings) -> Iterator[str]:
+    try:
+        server, thread = start_http_server(settings.metrics_port, settings.host, telemetry.registry)
+    except OSError as error:
+        raise _cannot_listen("metrics", settings.host, settings.metrics_port, error) from error
+    yield f"{settings.host}:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@asynccontextmanager
+async def _grpc_server(
+    servicer: ClassifierServicer, settings: Settings
+) -> AsyncIterator[tuple[str, health.aio.HealthServicer]]:
+    server = grpc.aio.server(
+        options=[
+            # Without this a second service could share the port, and the requests, unnoticed.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", settings.max_request_bytes),
+            ("grpc.max_send_message_length", -1),
+        ]
+    )
+    health_servicer = health.aio.HealthServicer()
+    await _set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
+    classifier_pb2_grpc.add_ClassifierServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection((CLASSIFIER_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+    except RuntimeError as error:
+        raise _cannot_listen("grpc", settings.host, settings.grpc_port, error) from error
+    await server.start()
+    try:
+        yield f"{settings.host}:{port}", health_servicer
+    finally:
+        await server.stop(settings.grace_period_s)
+
+
+async def _set_health(servicer: health.aio.HealthServicer, status: int) -> None:
+    for name in ("", CLASSIFIER_SERVICE):
+        await servicer.set(name, status)
+
+
+class _HttpServer(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `run`, which tells every part in its order."""
+        yield
+
+
+@asynccontextmanager
+async def _http_server(application: ASGIApp, lifecycle: Lifecycle, settings: Settings) -> AsyncIterator[str]:
+    try:
+        listener = socket.create_server((settings.host, settings.http_port), backlog=2048)
+    except OSError as error:
+        raise _cannot_listen("http", settings.host, settings.http_port, error) from error
+    server = _HttpServer(
+        uvicorn.Config(
+            application,
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.grace_period_s)),
+        )
+    )
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        yield f"{settings.host}:{listener.getsockname()[1]}"
+    finally:
+        # New requests are refused by now; a connection is closed once its last answer is out.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(settings.grace_period_s):
+                await lifecycle.idle()
+        server.should_exit = True
+        await serving
+
+
+def _cannot_listen(what: str, host: str, port: int, error: Exception) -> StartError:
+    return StartError(
+        f"FOVEA_{what.upper()}_PORT={port}: cannot listen on {host}:{port} ({error}); "
+        "stop what uses it or choose another port (0 takes a free one)"
+    )

@@ -1,0 +1,186 @@
+"""Encoded images in, ranked labels out: the one use case that both protocols share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.errors import (
+    DeadlineExceededError,
+    FoveaError,
+    InvalidInputError,
+    TooLargeError,
+    UnavailableError,
+)
+from service.images import ImageLimits, Pixels, Preprocessing, decode
+from service.repository import Logits, Repository, ServedVersion
+
+DEFAULT_TOP_K = 5
+
+EncodedImage = bytes | FoveaError
+"""An encoded image, or why there is none (its base64 was wrong, say): then that is its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    label: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Where one image's time went, in seconds. `queue_s` ends where its batch begins."""
+
+    decode_s: float
+    queue_s: float
+    batch_assembly_s: float
+    inference_s: float
+    postprocessing_s: float
+    total_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One image's predictions, the most probable first."""
+
+    predictions: list[Prediction]
+    stages: Stages
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One result for each image, in the order of the request."""
+
+    model: str
+    version: str
+    results: list[Classification | FoveaError]
+
+
+class Classifier:
+    """Decodes, infers and ranks.
+
+    Args:
+        max_images: most images in one request.
+        max_decoding: most images that may be waiting to be decoded; one more is refused at once.
+        decode_threads: images decoded at a time.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        image_limits: ImageLimits,
+        max_images: int,
+        max_decoding: int,
+        decode_threads: int,
+    ) -> None:
+        self._repository = repository
+        self._image_limits = image_limits
+        self._max_images = max_images
+        self._max_decoding = max_decoding
+        self._decoding = 0
+        self._threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+
+    async def classify(
+        self,
+        images: Sequence[EncodedImage],
+        *,
+        model: str = "",
+        version: str = "",
+        top_k: int | None = None,
+        deadline: float,
+    ) -> Answer:
+        """Classify the images of one request. An image that is at fault gets its own error as its result.
+
+        Args:
+            model, version: empty: the default model, its highest ready version.
+            top_k: predictions for each image, 5 where None.
+            deadline: on `time.monotonic`'s clock.
+
+        Raises:
+            FoveaError: the request as a whole cannot be answered.
+        """
+        served = self._repository.resolve(model, version)
+        if not images:
+            raise InvalidInputError("no images in the request")
+        if len(images) > self._max_images:
+            raise TooLargeError(f"{len(images)} images: a request may have at most {self._max_images}")
+        if top_k is not None and top_k < 1:
+            raise InvalidInputError(f"top_k is {top_k}: must be at least 1")
+        top_k = top_k or DEFAULT_TOP_K
+        if len(images) == 1:
+            return Answer(served.name, served.version, [await self._result(images[0], served, top_k, deadline)])
+
+        # One request's images enter the queue a batch at a time, so a long one cannot starve a single image.
+        window = asyncio.Semaphore(served.config.max_batch_size)
+
+        async def in_turn(number: int, image: EncodedImage) -> Classification | FoveaError:
+            async with window:
+                result = await self._result(image, served, top_k, deadline)
+            if isinstance(result, FoveaError):
+                return type(result)(f"image {number} of {len(images)}: {result}")
+            return result
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(in_turn(number, image)) for number, image in enumerate(images, 1)]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return Answer(served.name, served.version, [task.result() for task in tasks])
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    async def _result(
+        self, image: EncodedImage, served: ServedVersion, top_k: int, deadline: float
+    ) -> Classification | FoveaError:
+        start = time.monotonic()
+        if isinstance(image, FoveaError):
+            return image
+        try:
+            pixels = await self._decode(image, served.config.preprocessing, deadline)
+        except (InvalidInputError, TooLargeError) as error:
+            return error
+        decoded = time.monotonic()
+        completed = await served.batcher.submit(pixels, deadline)
+        inferred = time.monotonic()
+        predictions = rank(completed.result, served.config.labels, top_k)
+        end = time.monotonic()
+        stages = Stages(
+            decode_s=decoded - start,
+            queue_s=completed.queue_s,
+            batch_assembly_s=completed.batch.assembly_s,
+            inference_s=completed.batch.inference_s,
+            postprocessing_s=end - inferred,
+            total_s=end - start,
+        )
+        return Classification(predictions, stages, completed.batch.batch_size)
+
+    async def _decode(self, image: bytes, preprocessing: Preprocessing, deadline: float) -> Pixels:
+        if self._decoding >= self._max_decoding:
+            raise UnavailableError(f"{self._decoding} images are waiting to be decoded")
+        self._decoding += 1
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, decode, image, preprocessing, self._image_limits
+                )
+        except TimeoutError:
+            raise DeadlineExceededError("the deadline passed before the image was decoded") from None
+        finally:
+            self._decoding -= 1
+
+
+def rank(logits: Logits, labels: Sequence[str], top_k: int) -> list[Prediction]:
+    """Softmax of (K,) logits, and its `top_k` most probable classes in descending order."""
+    scores = np.exp(logits.astype(np.float64) - logits.max())
+    probabilities = scores / scores.sum()
+    ranked = np.argsort(-probabilities, kind="stable")[:top_k]
+    return [Prediction(labels[index], index, float(probabilities[index])) for index in ranked.tolist()]

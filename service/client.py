@@ -1,0 +1,111 @@
+"""`fovea classify`: send image files to a running service over gRPC and show what it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from google.protobuf.json_format import MessageToDict
+from tqdm import tqdm
+
+from service.pb.fovea.v1 import classifier_pb2 as pb
+from service.pb.fovea.v1 import classifier_pb2_grpc
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+IN_FLIGHT = 32
+TIMEOUT_S = 60.0
+
+Outcome = pb.ClassifyResponse | str
+"""An answer, or why there is none."""
+
+
+def classify_paths(paths: Sequence[Path], *, server: str, model: str, version: str, top_k: int, as_json: bool) -> int:
+    """Classify files, and the image files below folders; 1 when any of them failed."""
+    files = list(_files(paths))
+    if not files:
+        print(f"error: no image files in {', '.join(map(str, paths))}", file=sys.stderr)
+        return 1
+    width = max(len(str(file)) for file in files)
+    failures = asyncio.run(
+        _classify(files, server, pb.ClassifyRequest(model=model, version=version, top_k=top_k), as_json, width)
+    )
+    return 1 if failures else 0
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        else:
+            yield path
+
+
+async def _classify(files: list[Path], server: str, options: pb.ClassifyRequest, as_json: bool, width: int) -> int:
+    failures = 0
+    limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    async with grpc.aio.insecure_channel(server, options=limits) as channel:
+        stub = classifier_pb2_grpc.ClassifierStub(channel)
+        with tqdm(total=len(files), unit="images", disable=len(files) == 1 or not sys.stderr.isatty()) as bar:
+            async for file, outcome in _outcomes(files, stub, options):
+                failures += isinstance(outcome, str)
+                tqdm.write(_json(file, outcome) if as_json else _row(file, outcome, width))
+                bar.update()
+    return failures
+
+
+async def _outcomes(
+    files: list[Path], stub: classifier_pb2_grpc.ClassifierStub, options: pb.ClassifyRequest
+) -> AsyncIterator[tuple[Path, Outcome]]:
+    """Every file's outcome in the files' order, some of them on their way at a time."""
+    pending: list[tuple[Path, asyncio.Task[Outcome]]] = []
+    remaining = iter(files)
+    while True:
+        while len(pending) < IN_FLIGHT and (file := next(remaining, None)) is not None:
+            pending.append((file, asyncio.create_task(_classify_file(file, stub, options))))
+        if not pending:
+            return
+        file, task = pending.pop(0)
+        yield file, await task
+
+
+async def _classify_file(file: Path, stub: classifier_pb2_grpc.ClassifierStub, options: pb.ClassifyRequest) -> Outcome:
+    request = pb.ClassifyRequest()
+    request.CopyFrom(options)
+    try:
+        request.images.append(await asyncio.to_thread(file.read_bytes))
+        response: pb.ClassifyResponse = await stub.Classify(request, timeout=TIMEOUT_S)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except grpc.aio.AioRpcError as error:
+        return f"{error.code().name}: {error.details()}"
+    return response
+
+
+def _row(file: Path, outcome: Outcome, width: int) -> str:
+    if isinstance(outcome, str):
+        return f"{file!s:<{width}}  error  {outcome}"
+    predictions = outcome.results[0].classification.predictions
+    return f"{file!s:<{width}}  " + "  ".join(f"{p.label} {100 * p.probability:.1f} %" for p in predictions)
+
+
+def _json(file: Path, outcome: Outcome) -> str:
+    if isinstance(outcome, str):
+        return json.dumps({"file": str(file), "error": outcome})
+    classification = MessageToDict(
+        outcome.results[0].classification, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    timings = {name: int(value) for name, value in classification["timings"].items()}
+    return json.dumps(
+        {
+            "file": str(file),
+            "model": outcome.model,
+            "version": outcome.version,
+            "predictions": classification["predictions"],
+            "timings": timings,
+        }
+    )

@@ -1,0 +1,60 @@
+"""What can go wrong with a request. Each error knows its HTTP status and its gRPC code."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from grpc import StatusCode
+
+
+class FoveaError(Exception):
+    """A request failed; the message says what was wrong and what would be right."""
+
+    http_status: ClassVar[int] = 500
+    grpc_code: ClassVar[StatusCode] = StatusCode.INTERNAL
+    retry_after_s: ClassVar[int | None] = None
+
+
+class InvalidInputError(FoveaError):
+    http_status = 400
+    grpc_code = StatusCode.INVALID_ARGUMENT
+
+
+class TooLargeError(FoveaError):
+    http_status = 413
+    grpc_code = StatusCode.RESOURCE_EXHAUSTED
+
+
+class UnsupportedMediaTypeError(FoveaError):
+    http_status = 415
+    grpc_code = StatusCode.INVALID_ARGUMENT
+
+
+class NotFoundError(FoveaError):
+    http_status = 404
+    grpc_code = StatusCode.NOT_FOUND
+
+
+class UnavailableError(FoveaError):
+    """Not now: too busy, not ready or stopping. The same request may succeed later or elsewhere."""
+
+    http_status = 503
+    grpc_code = StatusCode.UNAVAILABLE
+    retry_after_s = 1
+
+
+class DeadlineExceededError(FoveaError):
+    http_status = 504
+    grpc_code = StatusCode.DEADLINE_EXCEEDED
+
+
+class InferenceError(FoveaError):
+    """The model failed on a batch."""
+
+
+class StartError(Exception):
+    """The service cannot start as it was asked to; the message says what to change."""
+
+
+class ModelError(Exception):
+    """A model cannot be served; the message is the reason shown for it."""

@@ -1,0 +1,64 @@
+"""The skew gate: a model version's golden sample must come out here as it did where it was trained.
+
+`golden.jpg` is an image, `golden.npz` holds what training made of it: `pixels` (H, W, 3) uint8, `logits`
+(K,) float32, `pixel_tolerance` (largest difference of a level) and `logit_tolerance` (largest
+difference relative to the largest absolute logit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import FoveaError, ModelError
+from service.images import ImageLimits, Pixels, Preprocessing, decode
+
+
+def check_golden(
+    folder: Path,
+    preprocessing: Preprocessing,
+    limits: ImageLimits,
+    infer: Callable[[Pixels], npt.NDArray[np.generic]],
+) -> bool:
+    """Check a version's folder; False where it has no golden sample.
+
+    Args:
+        infer: (H, W, 3) uint8 pixels to (K,) logits.
+
+    Raises:
+        ModelError: the sample came out differently; the message says what, and by how much.
+    """
+    image, expected = folder / "golden.jpg", folder / "golden.npz"
+    if not image.is_file() and not expected.is_file():
+        return False
+    try:
+        with np.load(expected, allow_pickle=False) as golden:
+            pixels, logits = golden["pixels"], golden["logits"]
+            pixel_tolerance, logit_tolerance = int(golden["pixel_tolerance"]), float(golden["logit_tolerance"])
+        decoded = decode(image.read_bytes(), preprocessing, limits)
+    except (OSError, ValueError, KeyError, FoveaError) as error:
+        raise ModelError(f"golden sample: cannot be read: {error}") from error
+
+    if decoded.shape != pixels.shape:
+        raise ModelError(f"golden sample: pixels are {decoded.shape} here, {pixels.shape} in training")
+    difference = int(np.abs(decoded.astype(np.int16) - pixels).max())
+    if difference > pixel_tolerance:
+        raise ModelError(
+            f"golden sample: preprocessing differs from training by up to {difference} levels "
+            f"(allowed: {pixel_tolerance})"
+        )
+    inferred = infer(decoded).astype(np.float32)
+    if inferred.shape != logits.shape:
+        raise ModelError(f"golden sample: logits are {inferred.shape} here, {logits.shape} in training")
+    deviation = float(np.abs(inferred - logits).max() / np.abs(logits).max())
+    # Written so that NaN fails too.
+    if not deviation <= logit_tolerance:
+        raise ModelError(
+            f"golden sample: logits differ by {deviation:.2g} of the largest (allowed: {logit_tolerance:.2g})"
+        )
+    if inferred.argmax() != logits.argmax():
+        raise ModelError(f"golden sample: class {inferred.argmax()} here, {logits.argmax()} in training")
+    return True

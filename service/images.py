@@ -1,0 +1,121 @@
+"""Encoded images to pixels: the serving half of the preprocessing contract, and every limit on hostile images.
+
+The training package has its own implementation of the same steps. The two may not share code; each
+model version's golden sample, checked at load, is what holds them together.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from service.errors import InvalidInputError, TooLargeError
+
+Pixels = npt.NDArray[np.uint8]
+ResizeFilter = Literal["bilinear", "bicubic", "lanczos"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_ASPECT_RATIO = 100
+BACKGROUND = (255, 255, 255)
+GIF_FRAME_MARK = b"\x21\xf9\x04"
+
+# Pillow's own limit warns at one size and raises at another; ours is checked from the header instead.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What an encoded image may hold, checked before any pixel is decoded."""
+
+    max_bytes: int
+    max_pixels: int
+    max_frames: int
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an image before the graph sees it. Height and width in pixels."""
+
+    height: int
+    width: int
+    resize_short_side: int
+    resize_filter: ResizeFilter = "bilinear"
+
+
+def decode(content: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Pixels:
+    """Decode to (H, W, 3) uint8 RGB: orientation, colour, resize of the short side, centre crop.
+
+    Raises:
+        InvalidInputError: not an image of a known format, truncated, broken, too long for its width.
+        TooLargeError: more bytes, pixels or frames than the limits allow.
+    """
+    if not content:
+        raise InvalidInputError("no image: zero bytes")
+    if len(content) > limits.max_bytes:
+        raise TooLargeError(f"{len(content)} bytes: an image may have at most {limits.max_bytes}")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _check_size(image, content, limits)
+            return _fit(_to_rgb(ImageOps.exif_transpose(image)), preprocessing)
+    except UnidentifiedImageError:
+        raise InvalidInputError(f"not an image: must be one of {', '.join(FORMATS)}") from None
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+        raise InvalidInputError(f"broken image: {error}") from error
+
+
+def _check_size(image: ImageFile.ImageFile, content: bytes, limits: ImageLimits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise TooLargeError(f"{width}x{height} pixels: an image may have at most {limits.max_pixels}")
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise InvalidInputError(f"{width}x{height} pixels: longer than {MAX_ASPECT_RATIO} times its short side")
+    if _has_more_frames(image, content, limits.max_frames):
+        raise TooLargeError(f"more than {limits.max_frames} frames: an image may have at most that many")
+
+
+def _has_more_frames(image: ImageFile.ImageFile, content: bytes, limit: int) -> bool:
+    """Whether the file has more frames than `limit`, found without decoding any."""
+    if image.format == "GIF":
+        # Counting with Pillow would decode them; each frame of an animation has one of these marks.
+        return content.count(GIF_FRAME_MARK) > limit
+    if image.format == "TIFF":
+        # Pillow counts a TIFF's pages by reading every directory: go no further than the limit.
+        try:
+            image.seek(limit)
+        except EOFError:
+            return False
+        finally:
+            image.seek(0)
+        return True
+    frames: int = getattr(image, "n_frames", 1)
+    return frames > limit
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # 16-bit grey: Pillow's own conversion clips it to 8 bits instead of scaling.
+        levels = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        canvas = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+        return Image.alpha_composite(canvas, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _fit(image: Image.Image, to: Preprocessing) -> Pixels:
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    if short != to.resize_short_side:
+        resized = int(to.resize_short_side * long / short)
+        width, height = (to.resize_short_side, resized) if width <= height else (resized, to.resize_short_side)
+        image = image.resize((width, height), Image.Resampling[to.resize_filter.upper()])
+    left, top = round((width - to.width) / 2), round((height - to.height) / 2)
+    if (width, height) != (to.width, to.height):
+        image = image.crop((left, top, left + to.width, top + to.height))
+    return np.asarray(image)

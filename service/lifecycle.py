@@ -1,0 +1,42 @@
+"""Whether the service is ready, and whether it is stopping: what every adapter asks before it starts work."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Lifecycle:
+    """Starting, ready, stopping. Live throughout.
+
+    Attributes:
+        stopping: set once, at the first signal.
+    """
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self._not_ready: str | None = "the service is starting"
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why the service is not ready; None when it is."""
+        return "the service is stopping" if self.stopping.is_set() else self._not_ready
+
+    def started(self, problems: list[str]) -> None:
+        """Every model was tried; ready, unless something is wrong with one."""
+        self._not_ready = "; ".join(problems) or None
+
+    def enter(self) -> None:
+        self._in_flight += 1
+        self._idle.clear()
+
+    def leave(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no HTTP request is in flight."""
+        await self._idle.wait()

@@ -1,0 +1,1 @@
+"""HTTP adapters: they translate types and errors, and do nothing else."""

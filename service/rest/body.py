@@ -1,0 +1,127 @@
+"""An HTTP classify request's body, in any of its three forms, to encoded images."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from service.classifier import EncodedImage
+from service.errors import InvalidInputError, TooLargeError, UnsupportedMediaTypeError
+from service.rest.schemas import ClassifyBody
+
+MAX_FORM_FIELDS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyInput:
+    """What a body holds. `single`: it is one raw image, and is answered by one object."""
+
+    images: list[EncodedImage]
+    single: bool = False
+    model: str = ""
+    version: str = ""
+    top_k: int | None = None
+
+
+async def read_input(request: Request, *, max_request_bytes: int, max_images: int) -> ClassifyInput:
+    """Read the body.
+
+    Raises:
+        UnsupportedMediaTypeError: not a content type that is taken.
+        TooLargeError: more bytes or images than allowed.
+        InvalidInputError: malformed.
+    """
+    content_type = request.headers.get("content-type", "")
+    media_type = content_type.partition(";")[0].strip().lower()
+    chunks = _limited(request, max_request_bytes)
+    if media_type.startswith("image/") or media_type == "application/octet-stream":
+        return ClassifyInput([await _whole(chunks)], single=True)
+    if media_type == "application/json":
+        return _from_json(await _whole(chunks))
+    if media_type == "multipart/form-data":
+        return await _from_form(request, chunks, max_request_bytes, max_images)
+    raise UnsupportedMediaTypeError(
+        f"content type {content_type!r}: must be image/*, multipart/form-data or application/json"
+    )
+
+
+async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    too_large = TooLargeError(f"the body is larger than {limit} bytes")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limit:
+            raise too_large
+        yield chunk
+
+
+async def _whole(chunks: AsyncGenerator[bytes, None]) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
+
+
+def _from_json(content: bytes) -> ClassifyInput:
+    try:
+        body = ClassifyBody.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInputError(
+            f"JSON body: {where + ': ' if where else ''}{first['msg']}; must be "
+            '{"images": ["<base64>", …], "model": "…", "version": "…", "top_k": 5}, only images required'
+        ) from None
+    return ClassifyInput(
+        [_from_base64(text) for text in body.images], model=body.model, version=body.version, top_k=body.top_k
+    )
+
+
+def _from_base64(text: str) -> EncodedImage:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        return InvalidInputError(f"not base64: {error}")
+
+
+async def _from_form(
+    request: Request, chunks: AsyncGenerator[bytes, None], max_request_bytes: int, max_images: int
+) -> ClassifyInput:
+    parser = MultiPartParser(request.headers, chunks, max_files=max_images, max_fields=MAX_FORM_FIELDS)
+    # The body's size is bounded already; this keeps its parts in memory, where a file system may be read-only.
+    parser.spool_max_size = max_request_bytes
+    try:
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        raise InvalidInputError(f"multipart body: {getattr(error, 'message', error)}") from error
+    images: list[EncodedImage] = []
+    fields: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, str):
+            fields[name] = value
+        else:
+            images.append(await value.read())
+    await form.close()
+    unknown = fields.keys() - {"model", "version", "top_k"}
+    if unknown:
+        raise InvalidInputError(
+            f"multipart field {min(unknown)!r}: must be model, version or top_k, or have a file name"
+        )
+    return ClassifyInput(
+        images,
+        model=fields.get("model", ""),
+        version=fields.get("version", ""),
+        top_k=parse_top_k(fields["top_k"]) if "top_k" in fields else None,
+    )
+
+
+def parse_top_k(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise InvalidInputError(f"top_k is {text!r}: must be a whole number, at least 1")
+    return int(text)

@@ -1,0 +1,67 @@
+"""The JSON that the HTTP API takes and gives; the source of its OpenAPI description."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ErrorBody(BaseModel):
+    error: str = Field(description="What was wrong, and what would be right.")
+
+
+class PredictionBody(BaseModel):
+    label: str
+    index: int
+    probability: float
+
+
+class TimingsBody(BaseModel):
+    decode_us: int
+    queue_us: int
+    inference_us: int
+    total_us: int
+    batch_size: int = Field(description="Images in the batch that this one was part of.")
+
+
+class ClassificationBody(BaseModel):
+    model: str
+    version: str
+    predictions: list[PredictionBody] = Field(description="The most probable first.")
+    timings: TimingsBody
+
+
+class ResultsBody(BaseModel):
+    results: list[ClassificationBody | ErrorBody] = Field(description="One for each image, in the order sent.")
+
+
+class ClassifyBody(BaseModel):
+    """A request in JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    images: list[str] = Field(description="Encoded images, each in base64.")
+    model: str = ""
+    version: str = ""
+    top_k: int | None = None
+
+
+class VersionBody(BaseModel):
+    version: str
+    state: str = Field(description="LOADING, READY or UNAVAILABLE.")
+    reason: str = Field(description="Why the version is not ready.")
+    proven: bool = Field(default=False, description="Whether its golden sample was checked.")
+    execution_provider: str = ""
+    instances: int = 0
+    max_batch_size: int = 0
+    input_shape: list[int] = Field(default=[], description="Height, width, channels.")
+    labels: list[str] = []
+
+
+class ModelBody(BaseModel):
+    name: str
+    reason: str = Field(description="Why none of its versions could be tried.")
+    versions: list[VersionBody]
+
+
+class ModelsBody(BaseModel):
+    models: list[ModelBody]

@@ -1,0 +1,56 @@
+"""What surrounds every HTTP request: its id, its place in the count, the refusal of new ones while stopping."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.lifecycle import Lifecycle
+from service.telemetry import accept_request_id, request_id
+
+
+class RequestScope:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        identity = accept_request_id(given.decode("latin-1"))
+        stopping = self._lifecycle.stopping
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", identity.encode())]
+                if stopping.is_set():
+                    # Sends keep-alive clients elsewhere before the connection is closed under them.
+                    message["headers"].append((b"connection", b"close"))
+            await send(message)
+
+        token = request_id.set(identity)
+        self._lifecycle.enter()
+        try:
+            if stopping.is_set() and not scope["path"].startswith("/v2/health/"):
+                await _refuse(send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
+        finally:
+            self._lifecycle.leave()
+            request_id.reset(token)
+
+
+async def _refuse(send: Send) -> None:
+    body = json.dumps({"error": "the service is stopping"}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", b"1"),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,1 @@
+"""gRPC adapters: they translate types and errors, and do nothing else."""

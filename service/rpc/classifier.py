@@ -1,0 +1,217 @@
+"""`fovea.v1.Classifier`: the gRPC side of classification."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from service.classifier import Answer, Classification, Classifier
+from service.errors import FoveaError
+from service.lifecycle import Lifecycle
+from service.pb.fovea.v1 import classifier_pb2 as pb
+from service.pb.fovea.v1 import classifier_pb2_grpc
+from service.repository import ModelEntry, Repository, State, VersionEntry
+from service.telemetry import RequestRecord, Telemetry, accept_request_id, request_id
+
+log = logging.getLogger("fovea.grpc")
+
+STREAM_WINDOW = 64
+"""Requests of one stream answered at a time; the next one is read when one of them is done."""
+
+STATES = {
+    State.LOADING: pb.MODEL_STATE_LOADING,
+    State.READY: pb.MODEL_STATE_READY,
+    State.UNAVAILABLE: pb.MODEL_STATE_UNAVAILABLE,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignore[misc]
+    """Args:
+    request_timeout_s: for calls without a deadline, and the most that one may ask for.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        repository: Repository,
+        telemetry: Telemetry,
+        lifecycle: Lifecycle,
+        *,
+        request_timeout_s: float,
+    ) -> None:
+        self._classifier = classifier
+        self._repository = repository
+        self._telemetry = telemetry
+        self._lifecycle = lifecycle
+        self._request_timeout_s = request_timeout_s
+
+    async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
+        _identify(context)
+        try:
+            with self._telemetry.request("grpc") as record:
+                return await self._classify(request, context.time_remaining(), record)
+        except FoveaError as error:
+            await context.abort(error.grpc_code, str(error))
+        except Exception as error:
+            await _abort_on_bug(context, error)
+
+    async def ClassifyStream(
+        self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
+    ) -> AsyncIterator[pb.ClassifyStreamResponse]:
+        _identify(context)
+        answers: asyncio.Queue[pb.ClassifyStreamResponse | None] = asyncio.Queue()
+        window = asyncio.Semaphore(STREAM_WINDOW)
+
+        async def answer(request: pb.ClassifyRequest) -> None:
+            try:
+                answers.put_nowait(await self._answer_on_stream(request))
+            finally:
+                window.release()
+
+        async def read() -> None:
+            async with asyncio.TaskGroup() as group:
+                async for request in _until(self._lifecycle.stopping, requests):
+                    await window.acquire()
+                    group.create_task(answer(request))
+            answers.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (response := await answers.get()) is not None:
+                yield response
+        finally:
+            reader.cancel()
+        if self._lifecycle.stopping.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse(models=[_model(model) for model in self._repository.models.values()])
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        try:
+            return pb.GetModelResponse(model=_model(self._repository.find(request.name)))
+        except FoveaError as error:
+            await context.abort(error.grpc_code, str(error))
+
+    async def _answer_on_stream(self, request: pb.ClassifyRequest) -> pb.ClassifyStreamResponse:
+        try:
+            with self._telemetry.request("grpc") as record:
+                response = await self._classify(request, None, record)
+            return pb.ClassifyStreamResponse(id=request.id, response=response)
+        except FoveaError as error:
+            return pb.ClassifyStreamResponse(id=request.id, error=_error(error))
+        except Exception as error:
+            log.exception("internal error", exc_info=error)
+            internal = FoveaError("internal error; the service's log has the details")
+            return pb.ClassifyStreamResponse(id=request.id, error=_error(internal))
+
+    async def _classify(
+        self, request: pb.ClassifyRequest, remaining_s: float | None, record: RequestRecord
+    ) -> pb.ClassifyResponse:
+        timeout_s = min(self._request_timeout_s, remaining_s or self._request_timeout_s)
+        answer = await self._classifier.classify(
+            request.images,
+            model=request.model,
+            version=request.version,
+            top_k=request.top_k or None,
+            deadline=time.monotonic() + timeout_s,
+        )
+        record.model = answer.model
+        self._telemetry.observe(answer)
+        if len(answer.results) == 1 and isinstance(answer.results[0], FoveaError):
+            raise answer.results[0]
+        return _response(request.id, answer)
+
+
+async def _until(
+    stopping: asyncio.Event, requests: AsyncIterator[pb.ClassifyRequest]
+) -> AsyncIterator[pb.ClassifyRequest]:
+    """The requests of a stream, until it ends or the service stops."""
+    stop = asyncio.create_task(stopping.wait())
+    iterator = aiter(requests)
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(iterator, None))
+            await asyncio.wait({stop, following}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                following.cancel()
+                return
+            request = following.result()
+            if request is None:
+                return
+            yield request
+    finally:
+        stop.cancel()
+
+
+def _identify(context: Context) -> None:
+    given = next((value for key, value in context.invocation_metadata() or () if key == "x-request-id"), None)
+    identity = accept_request_id(given if isinstance(given, str) else None)
+    request_id.set(identity)
+    context.set_trailing_metadata((("x-request-id", identity),))
+
+
+async def _abort_on_bug(context: Context, error: Exception) -> NoReturn:
+    log.exception("internal error", exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the service's log has the details")
+
+
+def _response(identity: str, answer: Answer) -> pb.ClassifyResponse:
+    return pb.ClassifyResponse(
+        id=identity,
+        model=answer.model,
+        version=answer.version,
+        results=[_result(result) for result in answer.results],
+    )
+
+
+def _result(result: Classification | FoveaError) -> pb.ImageResult:
+    if isinstance(result, FoveaError):
+        return pb.ImageResult(error=_error(result))
+    stages = result.stages
+    return pb.ImageResult(
+        classification=pb.Classification(
+            predictions=[
+                pb.Prediction(label=p.label, index=p.index, probability=p.probability) for p in result.predictions
+            ],
+            timings=pb.Timings(
+                decode_us=round(1e6 * stages.decode_s),
+                queue_us=round(1e6 * stages.queue_s),
+                inference_us=round(1e6 * stages.inference_s),
+                total_us=round(1e6 * stages.total_s),
+                batch_size=result.batch_size,
+            ),
+        )
+    )
+
+
+def _error(error: FoveaError) -> pb.Error:
+    code: int = error.grpc_code.value[0]
+    return pb.Error(code=code, message=str(error))
+
+
+def _model(model: ModelEntry) -> pb.Model:
+    versions = [_version(entry) for entry in model.versions.values()]
+    if model.reason:
+        versions.append(pb.ModelVersion(state=pb.MODEL_STATE_UNAVAILABLE, reason=model.reason))
+    return pb.Model(name=model.name, versions=versions)
+
+
+def _version(entry: VersionEntry) -> pb.ModelVersion:
+    version = pb.ModelVersion(version=entry.version, state=STATES[entry.state], reason=entry.reason)
+    if served := entry.served:
+        preprocessing = served.config.preprocessing
+        version.labels.extend(served.config.labels)
+        version.input_shape.extend([preprocessing.height, preprocessing.width, 3])
+        version.max_batch_size = served.config.max_batch_size
+        version.execution_provider = served.execution_provider
+        version.instances = len(served.instances)
+    return version

@@ -1,0 +1,57 @@
+"""Every setting of the service: an environment variable `FOVEA_<NAME>`, or a flag of `fovea serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+BUNDLED_REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """Read once, at start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FOVEA_", extra="ignore", cli_kebab_case=True, cli_hide_none_type=True, cli_avoid_json=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    http_port: Port = Field(8000, description="HTTP port; 0 takes a free one, as for the other ports.")
+    grpc_port: Port = Field(8001, description="gRPC port.")
+    metrics_port: Port = Field(8002, description="Port of Prometheus metrics, at /metrics.")
+    model_repository: Path = Field(BUNDLED_REPOSITORY, description="Folder of models, in Triton's layout.")
+    default_model: str | None = Field(
+        None, description="Model for requests that name none; unset: the only model, where there is one."
+    )
+    execution_provider: Literal["cpu", "cuda"] = Field(
+        "cpu", description="cpu or cuda; where cuda cannot be had the start fails."
+    )
+    device_id: int = Field(0, ge=0, description="CUDA device, for the execution provider cuda.")
+    max_queue_size: PositiveInt = Field(
+        1024, description="Images that may wait for a model version, unless its config.pbtxt says otherwise."
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, description="Longest time for a request, in seconds; a gRPC client's own deadline may be shorter."
+    )
+    max_request_bytes: PositiveInt = Field(64 * 2**20, description="Largest request body or gRPC message, in bytes.")
+    max_images_per_request: PositiveInt = Field(256, description="Most images in one request.")
+    max_image_bytes: PositiveInt = Field(32 * 2**20, description="Largest encoded image, in bytes.")
+    max_image_pixels: PositiveInt = Field(
+        50_000_000, description="Most pixels (width x height) of an image, read from its header before decoding."
+    )
+    max_image_frames: PositiveInt = Field(
+        1000, description="Most frames of an animated image; only the first is ever decoded."
+    )
+    grace_period_s: float = Field(
+        30.0, ge=0, description="Longest time to finish requests in flight after SIGTERM, in seconds."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="text for people, json for one JSON object a line.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug logs every request, info those that fail."
+    )

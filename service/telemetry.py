@@ -1,0 +1,157 @@
+"""Prometheus metrics and logs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from pythonjsonlogger.json import JsonFormatter
+
+from service.batching import BatchRecord
+from service.classifier import Answer, Classification, Stages
+from service.errors import FoveaError, UnavailableError
+from service.repository import ServedVersion
+
+log = logging.getLogger("fovea")
+
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+
+DURATION_BUCKETS_S = (*(m * 10.0**e for e in range(-5, 1) for m in (1, 2.5, 5)), 10.0, 30.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+STAGES = {field.name: field.name.removesuffix("_s") for field in fields(Stages)}
+MAX_REQUEST_ID_LENGTH = 128
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request as it is counted: the adapter fills in the model once it is known to exist."""
+
+    model: str = ""
+    code: str = ""
+
+
+class Telemetry:
+    """Every metric of one service, in a registry of its own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._requests = Counter(
+            "fovea_requests", "Requests by protocol, model and status code.", ["protocol", "model", "code"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._in_flight = Gauge(
+            "fovea_requests_in_flight", "Requests being answered.", ["protocol"], registry=self.registry
+        )
+        self._rejected = Counter(
+            "fovea_requests_rejected", "Requests refused as too busy, not ready or stopping.", ["protocol"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._stages = Histogram(
+            "fovea_stage_duration_seconds", "Time of one image in each stage.", ["model", "version", "stage"],
+            buckets=DURATION_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+        self._batch_size = Histogram(
+            "fovea_batch_size", "Images in a batch.", ["model", "version"],
+            buckets=BATCH_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self._batches_failed = Counter(
+            "fovea_batches_failed", "Batches whose inference raised.", ["model", "version"], registry=self.registry
+        )
+        self._queue_depth = Gauge(
+            "fovea_queue_depth", "Images waiting for an instance.", ["model", "version"], registry=self.registry
+        )
+        self._model_info = Gauge(
+            "fovea_model_info", "1 for each version that is served.",
+            ["model", "version", "execution_provider", "instances"], registry=self.registry,
+        )  # fmt: skip
+        self._children: dict[tuple[str, str], list[tuple[str, Histogram]]] = {}
+
+    @contextmanager
+    def request(self, protocol: str) -> Iterator[RequestRecord]:
+        """Count one request, its status code taken from the error that ends it."""
+        record = RequestRecord()
+        in_flight = self._in_flight.labels(protocol)
+        in_flight.inc()
+        start = time.perf_counter()
+        try:
+            yield record
+            record.code = record.code or ("200" if protocol == "http" else "OK")
+        except FoveaError as error:
+            record.code = str(error.http_status) if protocol == "http" else error.grpc_code.name
+            if isinstance(error, UnavailableError):
+                self._rejected.labels(protocol).inc()
+            log.info("%s request failed: %s %s", protocol, record.code, error)
+            raise
+        except Exception:
+            record.code = "500" if protocol == "http" else "INTERNAL"
+            raise
+        finally:
+            in_flight.dec()
+            # Left without a code by a cancellation: the client went away.
+            record.code = record.code or ("499" if protocol == "http" else "CANCELLED")
+            self._requests.labels(protocol, record.model, record.code).inc()
+            if log.isEnabledFor(logging.DEBUG):
+                duration_ms = 1e3 * (time.perf_counter() - start)
+                log.debug("%s request: %s in %.1f ms", protocol, record.code, duration_ms)
+
+    def observe(self, answer: Answer) -> None:
+        """Record where the time of each image of an answer went."""
+        key = (answer.model, answer.version)
+        children = self._children.get(key)
+        if children is None:
+            children = [(field, self._stages.labels(*key, stage)) for field, stage in STAGES.items()]
+            self._children[key] = children
+        for result in answer.results:
+            if isinstance(result, Classification):
+                for field, histogram in children:
+                    histogram.observe(getattr(result.stages, field))
+
+    def on_batch(self, model: str, version: str, record: BatchRecord) -> None:
+        self._batch_size.labels(model, version).observe(record.batch_size)
+        if record.failed:
+            self._batches_failed.labels(model, version).inc()
+
+    def on_served(self, served: ServedVersion) -> None:
+        self._queue_depth.labels(served.name, served.version).set_function(lambda: served.batcher.queue_depth)
+        instances = str(len(served.instances))
+        self._model_info.labels(served.name, served.version, served.execution_provider, instances).set(1)
+
+
+def accept_request_id(given: str | None) -> str:
+    """The caller's request id where it is fit to be logged and returned, else a new one."""
+    if given and len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable():
+        return given
+    return uuid.uuid4().hex
+
+
+def configure_logging(log_format: str, level: str) -> None:
+    """Log to standard error: text for people, or one JSON object a line."""
+
+    def add_request_id(record: logging.LogRecord) -> bool:
+        record.request_id = request_id.get()
+        return True
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(add_request_id)
+    if log_format == "json":
+        names = {"asctime": "time", "levelname": "level", "name": "logger"}
+        handler.setFormatter(
+            JsonFormatter("%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s", rename_fields=names)
+        )
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    log.setLevel(level.upper())

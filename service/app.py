@@ -39,7 +39,6 @@ class Running:
     """A service that has tried to load every model, as `on_started` sees it."""
 
     repository: Repository
-    lifecycle: Lifecycle
     http_address: str
     grpc_address: str
     metrics_address: str
@@ -91,8 +90,8 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         stack.callback(classifier.close)
         stack.push_async_callback(repository.close)
         metrics_address = stack.enter_context(_metrics_server(telemetry, settings))
-        grpc_address, health_servicer = await stack.enter_async_context(_grpc_server(servicer, settings))
-        http_address = await stack.enter_async_context(_http_server(application, lifecycle, settings))
+        grpc_server = await stack.enter_async_context(_grpc_server(servicer, settings))
+        http_server = await stack.enter_async_context(_http_server(application, settings))
 
         if not await _unless_stopped(repository.load(), lifecycle):
             return
@@ -103,12 +102,15 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
             log.error("%s", problem)
         lifecycle.started(problems)
         if lifecycle.not_ready is None:
-            await _set_health(health_servicer, health_pb2.HealthCheckResponse.SERVING)
-        on_started(Running(repository, lifecycle, http_address, grpc_address, metrics_address))
+            await _set_health(grpc_server.health, health_pb2.HealthCheckResponse.SERVING)
+        on_started(Running(repository, http_server.address, grpc_server.address, metrics_address))
 
         await lifecycle.stopping.wait()
         log.info("stopping: requests in flight have up to %g s", settings.grace_period_s)
-        await health_servicer.enter_graceful_shutdown()
+        await grpc_server.health.enter_graceful_shutdown()
+        await asyncio.gather(
+            grpc_server.server.stop(settings.grace_period_s), http_server.drain(lifecycle, settings.grace_period_s)
+        )
 
 
 async def _unless_stopped(work: object, lifecycle: Lifecycle) -> bool:
@@ -136,10 +138,15 @@ def _metrics_server(telemetry: Telemetry, settings: Settings) -> Iterator[str]:
     thread.join()
 
 
+@dataclass(frozen=True)
+class _GrpcServer:
+    server: grpc.aio.Server
+    address: str
+    health: health.aio.HealthServicer
+
+
 @asynccontextmanager
-async def _grpc_server(
-    servicer: ClassifierServicer, settings: Settings
-) -> AsyncIterator[tuple[str, health.aio.HealthServicer]]:
+async def _grpc_server(servicer: ClassifierServicer, settings: Settings) -> AsyncIterator[_GrpcServer]:
     server = grpc.aio.server(
         options=[
             # Without this a second service could share the port, and the requests, unnoticed.
@@ -159,9 +166,9 @@ async def _grpc_server(
         raise _cannot_listen("grpc", settings.host, settings.grpc_port, error) from error
     await server.start()
     try:
-        yield f"{settings.host}:{port}", health_servicer
+        yield _GrpcServer(server, f"{settings.host}:{port}", health_servicer)
     finally:
-        await server.stop(settings.grace_period_s)
+        await server.stop(None)
 
 
 async def _set_health(servicer: health.aio.HealthServicer, status: int) -> None:
@@ -170,37 +177,43 @@ async def _set_health(servicer: health.aio.HealthServicer, status: int) -> None:
 
 
 class _HttpServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self.address = address
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to `run`, which tells every part in its order."""
         yield
 
+    async def drain(self, lifecycle: Lifecycle, grace_period_s: float) -> None:
+        """Wait for the last answer: until then connections stay open, and new requests on them are refused."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_period_s):
+                await lifecycle.idle()
+
 
 @asynccontextmanager
-async def _http_server(application: ASGIApp, lifecycle: Lifecycle, settings: Settings) -> AsyncIterator[str]:
+async def _http_server(application: ASGIApp, settings: Settings) -> AsyncIterator[_HttpServer]:
     try:
         listener = socket.create_server((settings.host, settings.http_port), backlog=2048)
     except OSError as error:
         raise _cannot_listen("http", settings.host, settings.http_port, error) from error
-    server = _HttpServer(
-        uvicorn.Config(
-            application,
-            http="httptools",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.grace_period_s)),
-        )
+    config = uvicorn.Config(
+        application,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=1,
     )
+    server = _HttpServer(config, f"{settings.host}:{listener.getsockname()[1]}")
     serving = asyncio.create_task(server.serve([listener]))
     try:
-        yield f"{settings.host}:{listener.getsockname()[1]}"
+        yield server
     finally:
-        # New requests are refused by now; a connection is closed once its last answer is out.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(settings.grace_period_s):
-                await lifecycle.idle()
         server.should_exit = True
         await serving
 

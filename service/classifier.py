@@ -17,7 +17,7 @@ from service.errors import (
     TooLargeError,
     UnavailableError,
 )
-from service.images import ImageLimits, Pixels, Preprocessing, decode
+from service.images import ImageLimits, Pixels, Preprocessing, decode, decode_if_small
 from service.repository import Logits, Repository, ServedVersion
 
 DEFAULT_TOP_K = 5
@@ -164,6 +164,9 @@ class Classifier:
         return Classification(predictions, stages, completed.batch.batch_size)
 
     async def _decode(self, image: bytes, preprocessing: Preprocessing, deadline: float) -> Pixels:
+        small = decode_if_small(image, preprocessing, self._image_limits)
+        if small is not None:
+            return small
         if self._decoding >= self._max_decoding:
             raise UnavailableError(f"{self._decoding} images are waiting to be decoded")
         self._decoding += 1

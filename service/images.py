@@ -7,6 +7,8 @@ model version's golden sample, checked at load, is what holds them together.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +23,8 @@ ResizeFilter = Literal["bilinear", "bicubic", "lanczos"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_ASPECT_RATIO = 100
+SMALL_BYTES = 16 * 2**10
+SMALL_PIXELS = 128 * 128
 BACKGROUND = (255, 255, 255)
 GIF_FRAME_MARK = b"\x21\xf9\x04"
 
@@ -54,6 +58,27 @@ def decode(content: bytes, preprocessing: Preprocessing, limits: ImageLimits) ->
         InvalidInputError: not an image of a known format, truncated, broken, too long for its width.
         TooLargeError: more bytes, pixels or frames than the limits allow.
     """
+    with _opened(content, limits) as image:
+        return _to_pixels(image, preprocessing)
+
+
+def decode_if_small(content: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Pixels | None:
+    """Decode at once what takes less time than handing it to a thread; None for a larger image.
+
+    Raises:
+        InvalidInputError, TooLargeError: as `decode`.
+    """
+    if len(content) > SMALL_BYTES:
+        return None
+    with _opened(content, limits) as image:
+        if image.width * image.height > SMALL_PIXELS:
+            return None
+        return _to_pixels(image, preprocessing)
+
+
+@contextmanager
+def _opened(content: bytes, limits: ImageLimits) -> Iterator[ImageFile.ImageFile]:
+    """The image by its header, within the limits; what goes wrong inside is the image's fault."""
     if not content:
         raise InvalidInputError("no image: zero bytes")
     if len(content) > limits.max_bytes:
@@ -61,11 +86,16 @@ def decode(content: bytes, preprocessing: Preprocessing, limits: ImageLimits) ->
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_size(image, content, limits)
-            return _fit(_to_rgb(ImageOps.exif_transpose(image)), preprocessing)
+            yield image
     except UnidentifiedImageError:
         raise InvalidInputError(f"not an image: must be one of {', '.join(FORMATS)}") from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
         raise InvalidInputError(f"broken image: {error}") from error
+
+
+def _to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    ImageOps.exif_transpose(image, in_place=True)
+    return _fit(_to_rgb(image), preprocessing)
 
 
 def _check_size(image: ImageFile.ImageFile, content: bytes, limits: ImageLimits) -> None:

@@ -6,76 +6,29 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from service.classifier import Answer, Classification, Classifier
 from service.errors import DeadlineExceededError, FoveaError
 from service.rest.body import parse_top_k, read_input
-from service.rest.schemas import ClassificationBody, ClassifyBody, ErrorBody, ResultsBody
 from service.telemetry import Telemetry
 
-BINARY = {"schema": {"type": "string", "format": "binary"}}
-FORM = {
-    "type": "object",
-    "required": ["images"],
-    "properties": {
-        "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
-        "model": {"type": "string"},
-        "version": {"type": "string"},
-        "top_k": {"type": "integer", "minimum": 1},
-    },
-}
-OPENAPI_EXTRA: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {"schema": FORM},
-            "image/jpeg": BINARY,
-            "image/png": BINARY,
-            "image/webp": BINARY,
-            "application/json": {"schema": ClassifyBody.model_json_schema()},
-        },
-    }
-}
-ERRORS = {
-    400: "The request or its image is malformed.",
-    404: "No such model or version.",
-    413: "The body, or its image, is too large.",
-    415: "No such content type.",
-    503: "Too busy, not ready or stopping; the same request may succeed later.",
-    504: "Not answered in time.",
-}
 
-
-def classify_router(
+def classify_route(
     classifier: Classifier,
     telemetry: Telemetry,
     *,
     request_timeout_s: float,
     max_request_bytes: int,
     max_images: int,
-) -> APIRouter:
-    router = APIRouter()
-
-    @router.post(
-        "/v1/classify",
-        summary="Classify images",
-        response_model=ClassificationBody | ResultsBody,
-        response_description="One object for a raw image body; `results` for a form or JSON.",
-        responses={status: {"model": ErrorBody, "description": text} for status, text in ERRORS.items()},
-        openapi_extra=OPENAPI_EXTRA,
-    )
-    async def classify(
-        request: Request,
-        model: Annotated[str, Query(description="Unset: the default model.")] = "",
-        version: Annotated[str, Query(description="Unset: the highest version that is ready.")] = "",
-        top_k: Annotated[str, Query(description="Predictions for each image.")] = "5",
-    ) -> Response:
+) -> Route:
+    async def classify(request: Request) -> Response:
         deadline = time.monotonic() + request_timeout_s
+        query = request.query_params
         with telemetry.request("http") as record:
             try:
                 async with asyncio.timeout(request_timeout_s):
@@ -85,9 +38,9 @@ def classify_router(
             async with _cancelled_on_disconnect(request):
                 answer = await classifier.classify(
                     given.images,
-                    model=given.model or model,
-                    version=given.version or version,
-                    top_k=given.top_k or parse_top_k(top_k),
+                    model=given.model or query.get("model", ""),
+                    version=given.version or query.get("version", ""),
+                    top_k=parse_top_k(query["top_k"]) if given.top_k is None and "top_k" in query else given.top_k,
                     deadline=deadline,
                 )
             record.model = answer.model
@@ -99,7 +52,7 @@ def classify_router(
                 raise result
             return JSONResponse(_result(answer, result))
 
-    return router
+    return Route("/v1/classify", classify, methods=["POST"])
 
 
 @asynccontextmanager

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from starlette.responses import JSONResponse, Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from service.lifecycle import Lifecycle
 from service.repository import ModelEntry, Repository, VersionEntry
-from service.rest.schemas import ErrorBody, ModelBody, ModelsBody, VersionBody
+from service.rest.schemas import ModelBody, ModelsBody, VersionBody
 
 
-def operations_router(repository: Repository, lifecycle: Lifecycle) -> APIRouter:
-    router = APIRouter()
+def operations_routes(repository: Repository, lifecycle: Lifecycle) -> list[Route]:
+    async def live(request: Request) -> JSONResponse:
+        return JSONResponse({"live": True})
 
-    @router.get("/v2/health/live", summary="Whether the process is alive")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
-
-    @router.get(
-        "/v2/health/ready",
-        summary="Whether requests can be answered",
-        responses={503: {"description": "Starting, stopping, or a model that is not ready.", "model": ErrorBody}},
-    )
-    async def ready() -> Response:
+    async def ready(request: Request) -> JSONResponse:
         reason = lifecycle.not_ready
         if reason is None:
             return JSONResponse({"ready": True})
         return JSONResponse({"ready": False, "error": reason}, status_code=503)
 
-    @router.get("/v1/models", summary="Every model and its versions")
-    async def models() -> ModelsBody:
-        return ModelsBody(models=[_model(model) for model in repository.models.values()])
+    async def models(request: Request) -> JSONResponse:
+        body = ModelsBody(models=[_model(model) for model in repository.models.values()])
+        return JSONResponse(body.model_dump())
 
-    @router.get("/v1/models/{name}", summary="One model", responses={404: {"model": ErrorBody}})
-    async def model(name: str) -> ModelBody:
-        return _model(repository.find(name))
+    async def model(request: Request) -> JSONResponse:
+        return JSONResponse(_model(repository.find(request.path_params["name"])).model_dump())
 
-    return router
+    return [
+        Route("/v2/health/live", live),
+        Route("/v2/health/ready", ready),
+        Route("/v1/models", models),
+        Route("/v1/models/{name}", model),
+    ]
 
 
 def _model(model: ModelEntry) -> ModelBody:

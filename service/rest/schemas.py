@@ -65,3 +65,12 @@ class ModelBody(BaseModel):
 
 class ModelsBody(BaseModel):
     models: list[ModelBody]
+
+
+class LiveBody(BaseModel):
+    live: bool
+
+
+class ReadyBody(BaseModel):
+    ready: bool
+    error: str = Field(default="", description="Why it is not.")

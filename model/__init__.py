@@ -1,0 +1,1 @@
+"""The training package: labelled images in, a model repository out. Never imported by the service."""

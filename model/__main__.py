@@ -1,0 +1,210 @@
+"""Command line of the training package: `python -m model`, or `fovea-model`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from model.data import DataError, Dataset, hold_out, load
+from model.evaluate import predict, predict_onnx, report, table
+from model.export import ExportError, export
+from model.nets import NETS
+from model.repository import RepositoryError, read_signature
+from model.run import RECIPES, Recipe, RunError, load_run, read_info
+from model.train import train
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    options.command = shlex.join(["python", "-m", "model", *arguments])
+    try:
+        options.run_command(options)
+    except (DataError, RunError, RepositoryError, ExportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fovea-model", description="Train, evaluate and export image classifiers.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    data = "image folder, folder of CIFAR-10's own files, or 'synthetic'"
+
+    command = commands.add_parser("train", help="train a network on labelled images")
+    command.add_argument("data", nargs="?", help=f"{data}; not needed with --resume")
+    command.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and the metrics")
+    command.add_argument("--resume", action="store_true", help="continue the run in that folder, as it was started")
+    command.add_argument("--net", choices=sorted(NETS), help="default: fastcnn")
+    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 22)")
+    command.add_argument("--batch-size", type=_at_least(2), help="default: the recipe's (lenet 128, fastcnn 1000)")
+    command.add_argument("--seed", type=_at_least(0), help="default: 0")
+    command.add_argument(
+        "--cutout", type=_at_least(0), help="side in pixels of the square cut out; default: the recipe's"
+    )
+    # Below 10 pixels, pooling leaves the networks nothing.
+    command.add_argument("--image-size", type=_at_least(10), help="height and width in pixels, default: 32")
+    command.add_argument("--hold-out", type=_at_least(0), help="training images kept apart to report accuracy on")
+    command.add_argument(
+        "--skip-broken", action="store_true", default=None, help="leave out files that are no image, and count them"
+    )
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    command.add_argument("--tensorboard", action="store_true", help="write TensorBoard event files too")
+    command.set_defaults(run_command=_train)
+
+    command = commands.add_parser("evaluate", help="accuracy, confusion and calibration of a run or an ONNX file")
+    command.add_argument("model", type=Path, help="a run's folder, or a model.onnx in a model repository")
+    command.add_argument("data", help=data)
+    command.add_argument("--split", choices=["train", "test"], default="test", help="default: %(default)s")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run_command=_evaluate)
+
+    command = commands.add_parser("export", help="publish a run in a model repository, as ONNX")
+    command.add_argument("run", type=Path, help="the run's folder")
+    command.add_argument("--repository", type=Path, required=True, help="the model repository's folder")
+    command.add_argument("--name", required=True, help="the model's name; if it exists, it gets a new version")
+    command.add_argument("--data", help="measure the exported file on the test split of this")
+    command.add_argument(
+        "--golden", type=Path, metavar="PHOTO", help="a JPEG for the golden sample; default: a drawing"
+    )
+    command.set_defaults(run_command=_export)
+    return parser
+
+
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is too small: must be {minimum} or more")
+        return value
+
+    return number
+
+
+def _train(options: argparse.Namespace) -> None:
+    folder = options.run
+    if options.resume != (folder / "checkpoint.pt").is_file():
+        raise RunError(
+            f"{folder}: no checkpoint to resume"
+            if options.resume
+            else f"{folder}: holds a run already; --resume continues it"
+        )
+    if options.resume:
+        _continue_as_started(options)
+    if options.data is None:
+        raise DataError("no data given: an image folder, a folder of CIFAR-10's own files, or 'synthetic'")
+    recipe = _recipe(options)
+    dataset = load(options.data, "train", image_size=options.image_size or 32, skip_broken=bool(options.skip_broken))
+    if dataset.skipped:
+        print(f"skipped {dataset.skipped} broken files")
+    held_out = None
+    if options.hold_out:
+        dataset, held_out = hold_out(dataset, options.hold_out, recipe.seed)
+    if options.batch_size is None:
+        # A small data set would otherwise be a single step an epoch.
+        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, len(dataset) // 10)))
+    device = _device(options.device)
+    print(
+        f"{len(dataset)} images of {len(dataset.classes)} classes, {recipe.net} for {recipe.epochs} epochs "
+        f"in batches of {recipe.batch_size} on {device}"
+    )
+    train(
+        dataset,
+        held_out,
+        recipe,
+        folder,
+        device=device,
+        origin={"command": options.command, "data": options.data, "skip_broken": bool(options.skip_broken)},
+        tensorboard=options.tensorboard or (folder / "tensorboard").is_dir(),
+    )
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    given = {key: getattr(options, key) for key in ("epochs", "batch_size", "seed", "cutout")}
+    return replace(
+        RECIPES[options.net or "fastcnn"], **{key: value for key, value in given.items() if value is not None}
+    )
+
+
+def _continue_as_started(options: argparse.Namespace) -> None:
+    """Fill in the options that the run was started with, and refuse others."""
+    info = read_info(options.run)
+    recipe = info["recipe"]
+    started = {key: recipe[key] for key in ("net", "epochs", "batch_size", "seed", "cutout")} | {
+        "data": info["data"],
+        "image_size": info["image_size"],
+        "hold_out": info["held_out_images"],
+        "skip_broken": info.get("skip_broken", False),
+    }
+    for key, value in started.items():
+        given = getattr(options, key)
+        if given is not None and given != value:
+            flag = "data" if key == "data" else "--" + key.replace("_", "-")
+            raise RunError(
+                f"{options.run}: was started with {flag} {value}, not {given}: leave it out to resume, "
+                "or start a run in another folder"
+            )
+        setattr(options, key, value)
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RunError("--device cuda: PyTorch finds no CUDA device here")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    if options.model.is_file():
+        signature = read_signature(options.model)
+        dataset = _load_labelled(options.data, options.split, signature.classes, signature.image_size)
+        logits = predict_onnx(options.model, dataset.images)
+    else:
+        run = load_run(options.model)
+        dataset = _load_labelled(options.data, options.split, run.classes, run.image_size)
+        logits = predict(run.net, run.preprocess, dataset.images, torch.device("cpu"))
+    found = report(logits, dataset.labels, dataset.classes)
+    print(json.dumps(asdict(found), allow_nan=False) if options.json else table(found))
+
+
+def _export(options: argparse.Namespace) -> None:
+    run = load_run(options.run)
+    test = _load_labelled(options.data, "test", run.classes, run.image_size) if options.data else None
+    done = export(
+        run,
+        options.repository,
+        options.name,
+        command=options.command,
+        test=test,
+        test_data=options.data,
+        photo=options.golden,
+    )
+    errors = ", ".join(f"{error:.1e} at batch size {size}" for size, error in done.parity.items())
+    print(f"parity with PyTorch, relative: {errors}")
+    if done.tested:
+        print(f"accuracy: {done.tested.accuracy:.4f} on {done.tested.images} images (test split of {options.data})")
+    print(f"written: {done.folder}, model.onnx of {done.model_bytes / 1e6:.1f} MB")
+    print(f"next: {shlex.join(['fovea', 'serve', '--model-repository', str(options.repository)])}")
+
+
+def _load_labelled(data: str, split: str, classes: tuple[str, ...], image_size: int) -> Dataset:
+    dataset = load(data, split, image_size=image_size)
+    if dataset.classes != classes:
+        raise DataError(f"{data}: its classes are {', '.join(dataset.classes)}; the model's are {', '.join(classes)}")
+    return dataset
+
+
+if __name__ == "__main__":
+    sys.exit(main())

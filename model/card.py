@@ -1,0 +1,49 @@
+"""The model card's section of one version: what it was trained on, how, and how good it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from model.evaluate import Report
+from model.run import Run
+
+
+def card_section(run: Run, *, tested: Report | None, test_data: str | None, command: str) -> str:
+    """Markdown without a heading.
+
+    Args:
+        tested: what evaluating the exported file on the test split of `test_data` found.
+        command: the command that exported the run.
+    """
+    info, recipe = run.info, asdict(run.recipe)
+    parameters = sum(parameter.numel() for parameter in run.net.parameters())
+    metrics = run.metrics()
+    accuracy = "not measured"
+    if tested:
+        accuracy = (
+            f"{tested.accuracy:.4f} on {tested.images} images (test split of `{test_data}`), expected calibration "
+            f"error {tested.calibration_error:.4f}; measured on `model.onnx` through ONNX Runtime on a CPU"
+        )
+    facts = {
+        "Accuracy": accuracy,
+        "Classes": ", ".join(run.classes),
+        "Input": f"{run.image_size}x{run.image_size} RGB pixels, uint8; normalised in the graph by mean "
+        f"{info['mean']} and standard deviation {info['std']} of the training images",
+        "Network": f"{recipe.pop('net')}, {parameters} parameters",
+        "Training data": f"`{info['data']}`: {info['training_images']} images; {info['held_out_images']} more held out",
+        "Epochs": f"{len(metrics)} of {recipe.pop('epochs')}",
+        "Seed": recipe.pop("seed"),
+        "Recipe": ", ".join(f"{key} {value}" for key, value in recipe.items()),
+    }
+    parts = [
+        _table(["", ""], [[key, str(value)] for key, value in facts.items()]),
+        f"```sh\n{info['command']}\n{command}\n```",
+    ]
+    if metrics:
+        parts.append(_table(list(metrics[-1]), [[str(value) for value in line.values()] for line in metrics]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,115 @@
+"""How good a classifier is: accuracy, per-class accuracy, confusion matrix, calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from model.images import Pixels
+
+Logits = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `evaluate` found.
+
+    Attributes:
+        accuracy: share of images whose first label is right.
+        class_accuracy: the same for each class (None for a class without images).
+        confusion: (K, K) counts, row = true class, column = predicted class.
+        calibration_error: expected calibration error over 15 equal bins (Guo et al. 2017).
+    """
+
+    images: int
+    accuracy: float
+    class_accuracy: dict[str, float | None]
+    confusion: list[list[int]]
+    calibration_error: float
+
+
+@torch.no_grad()
+def predict(
+    net: nn.Module, preprocess: nn.Module, images: Pixels, device: torch.device, batch_size: int = 500
+) -> Logits:
+    """Logits (N, K) float32 of uint8 images (N, H, W, 3)."""
+    net.eval()
+    batches = [torch.from_numpy(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
+    return torch.cat([net(preprocess(batch.to(device))).float().cpu() for batch in batches]).numpy()
+
+
+def predict_onnx(model: Path | bytes, images: Pixels, batch_size: int = 500) -> Logits:
+    """The same from an exported file (or its content), through ONNX Runtime on the CPU."""
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+
+
+def accuracy(logits: Logits, labels: Labels) -> float:
+    return float((logits.argmax(1) == labels).mean())
+
+
+def report(logits: Logits, labels: Labels, classes: tuple[str, ...]) -> Report:
+    """Compare logits (N, K) with true labels (N,)."""
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    np.add.at(confusion, (labels, logits.argmax(1)), 1)
+    return Report(
+        images=len(labels),
+        accuracy=accuracy(logits, labels),
+        class_accuracy={
+            name: float(row[i] / row.sum()) if row.any() else None
+            for i, (name, row) in enumerate(zip(classes, confusion, strict=True))
+        },
+        confusion=confusion.tolist(),
+        calibration_error=expected_calibration_error(logits, labels),
+    )
+
+
+def expected_calibration_error(logits: Logits, labels: Labels, bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy, over equal-width bins of confidence weighted by their images."""
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    confidence = (shifted / shifted.sum(1, keepdims=True)).max(1)
+    correct = logits.argmax(1) == labels
+    bin_of = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def table(found: Report) -> str:
+    """A report as lines of text; the confusion matrix for up to 20 classes, above that the most frequent confusions."""
+    names = list(found.class_accuracy)
+    width = max(len(name) for name in names)
+    digits = max(5, len(str(found.images)))
+    lines = [
+        f"accuracy           {found.accuracy:.4f}  ({found.images} images)",
+        f"calibration error  {found.calibration_error:.4f}",
+        "",
+    ]
+    small = len(names) <= 20
+    header = "".join(f" {index:>{digits}}" for index in range(len(names))) if small else ""
+    lines.append(
+        f"{'class':<{width + 5}} {'images':>{digits + 1}} accuracy" + (f"  predicted as{header}" if small else "")
+    )
+    for index, (name, row) in enumerate(zip(names, found.confusion, strict=True)):
+        share = found.class_accuracy[name]
+        line = f"{index:>4} {name:<{width}} {sum(row):>{digits + 1}} {'-' if share is None else f'{share:.4f}':>8}"
+        if small:
+            line += " " * len("  predicted as") + "".join(f" {count:>{digits}}" for count in row)
+        lines.append(line)
+    if not small:
+        wrong = [
+            (count, i, j) for i, row in enumerate(found.confusion) for j, count in enumerate(row) if i != j and count
+        ]
+        lines += ["", "most frequent confusions"]
+        lines += [
+            f"{count:>{digits}}  {names[i]} taken for {names[j]}" for count, i, j in sorted(wrong, reverse=True)[:10]
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,241 @@
+"""Train a network: `python -m model train DATA`.
+
+Everything random is drawn from the seed and the step number alone, so a run that was stopped and
+resumed goes through the same batches, and (on a CPU) ends with the same weights, as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import signal
+import time
+import zlib
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import SGD, Optimizer
+from tqdm import tqdm
+
+from model.data import Dataset, augment
+from model.evaluate import accuracy, predict
+from model.nets import FastCNN, Preprocess, build
+from model.optimizers import Muon
+from model.run import Recipe, Run, RunError, load_run, restore, save
+
+
+def train(
+    dataset: Dataset,
+    held_out: Dataset | None,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: torch.device,
+    origin: dict[str, Any],
+    tensorboard: bool = False,
+) -> Run:
+    """Train until `recipe.epochs` are done, continuing from the folder's checkpoint where it has one.
+
+    SIGINT stops the run at the end of the step it arrives in, whatever that step is doing. The loss and
+    accuracy of an epoch that was interrupted cover only the part of it after the resumption.
+
+    Args:
+        dataset: the training images; (N, H, W, 3) uint8.
+        held_out: images to report the accuracy on after each epoch.
+        folder: receives `checkpoint.pt`, `run.json` and `metrics.jsonl`.
+        origin: how the run was started (command, data), kept in `run.json`.
+
+    Raises:
+        KeyboardInterrupt: after the checkpoint was written; the message says how to resume.
+        RunError: the loss is no longer finite, or the folder's checkpoint belongs to other data.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    images, labels = torch.from_numpy(dataset.images).to(device), torch.from_numpy(dataset.labels).to(device)
+    batch_size = min(recipe.batch_size, len(dataset))
+    steps_per_epoch = len(dataset) // batch_size
+    total_steps = recipe.epochs * steps_per_epoch
+
+    torch.manual_seed(recipe.seed)
+    mean, std = _channel_statistics(images)
+    preprocess = Preprocess(mean, std).to(device)
+    net = build(recipe.net, len(dataset.classes)).to(device)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from its stub
+    if isinstance(net, FastCNN):
+        sample = torch.randperm(len(images), generator=_generator(recipe.seed, "whitening"))[:5000]
+        net.prepare(preprocess(images[sample.to(device)]))
+    optimizers = _optimizers(net, recipe)
+    learning_rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    first_flip = torch.rand(len(dataset), generator=_generator(recipe.seed, "first flip")) < 0.5
+    info = {
+        "recipe": asdict(recipe),
+        "classes": list(dataset.classes),
+        "image_size": int(dataset.images.shape[1]),
+        "mean": mean,
+        "std": std,
+        "training_images": len(dataset),
+        "held_out_images": len(held_out) if held_out else 0,
+        **origin,
+    }
+    step, seconds = 0, 0.0
+    if (folder / "checkpoint.pt").is_file():
+        info, step, seconds = restore(folder, info, net, optimizers, device)
+    # Only now: loading an optimizer's state gives it new groups.
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+
+    with MetricsLog(folder, step // steps_per_epoch, tensorboard) as log, _Interruption() as interruption:
+        while step < total_steps:
+            epoch, epoch_start = step // steps_per_epoch, time.perf_counter()
+            first_step, last_step = step, (epoch + 1) * steps_per_epoch
+            totals = torch.zeros(2, device=device)
+            order = torch.randperm(len(dataset), generator=_generator(recipe.seed, "order", epoch))
+            net.train()
+            with tqdm(
+                total=steps_per_epoch * batch_size,
+                initial=(step % steps_per_epoch) * batch_size,
+                desc=f"epoch {epoch + 1}/{recipe.epochs}",
+                unit="images",
+                unit_scale=True,
+            ) as bar:
+                while step < last_step and not interruption.asked:
+                    at = (step % steps_per_epoch) * batch_size
+                    chosen = order[at : at + batch_size]
+                    # An image is mirrored in every other epoch rather than by a coin each time.
+                    flip = (first_flip[chosen] ^ bool(epoch % 2)) & recipe.flip
+                    pixels = augment(
+                        images[chosen.to(device)],
+                        flip,
+                        shift=recipe.shift,
+                        cutout=recipe.cutout,
+                        generator=_generator(recipe.seed, "augmentation", step),
+                    )
+                    target = labels[chosen.to(device)]
+                    for group, lr in zip(groups, learning_rates, strict=True):
+                        group["lr"] = lr * (1 - step / total_steps)
+                    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+                        logits = net(preprocess(pixels))
+                        loss = functional.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
+                    net.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    for optimizer in optimizers:
+                        optimizer.step()
+                    step += 1
+
+                    correct = (logits.detach().argmax(1) == target).float().mean()
+                    totals += torch.stack([loss.detach(), correct])
+                    bar.update(batch_size)
+                    # Reading a number makes a GPU wait, so there it is read once an epoch.
+                    if device.type == "cpu" or step == last_step:
+                        mean_loss, mean_correct = (totals / (step - first_step)).tolist()
+                        bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{mean_correct:.3f}")
+                        if not math.isfinite(mean_loss):
+                            raise RunError(f"the loss is {mean_loss} at step {step}: the learning rate is too high")
+
+            epoch_seconds = time.perf_counter() - epoch_start
+            seconds += epoch_seconds
+            if step == last_step:
+                metrics = {
+                    "epoch": epoch + 1,
+                    "step": step,
+                    "loss": round(mean_loss, 4),
+                    "train_accuracy": round(mean_correct, 4),
+                    "images_per_s": round((step - first_step) * batch_size / epoch_seconds, 1),
+                    "seconds": round(seconds, 1),
+                }
+                if held_out:
+                    logits_held_out = predict(net, preprocess, held_out.images, device)
+                    metrics["held_out_accuracy"] = round(accuracy(logits_held_out, held_out.labels), 4)
+                log.write(metrics)
+                info["results"] = metrics
+            save(folder, info, step, seconds, net, optimizers)
+            if interruption.asked and step < total_steps:
+                again = shlex.join(["python", "-m", "model", "train", "--resume", "--run", str(folder)])
+                raise KeyboardInterrupt(f"interrupted after step {step} of {total_steps}; to continue: {again}")
+    return load_run(folder)
+
+
+class _Interruption:
+    """SIGINT noted instead of raised, so that it can stop neither half a step nor half a save."""
+
+    asked = False
+
+    def __enter__(self) -> _Interruption:
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        # Not print: the signal may have come while the progress bar was being written.
+        os.write(2, b"\nstopping after this step\n")
+
+
+class MetricsLog:
+    """One JSON line an epoch in `metrics.jsonl`; TensorBoard's event files beside it on request."""
+
+    def __init__(self, folder: Path, epochs_done: int, tensorboard: bool) -> None:
+        path = folder / "metrics.jsonl"
+        kept = path.read_text().splitlines(keepends=True)[:epochs_done] if path.is_file() else []
+        path.write_text("".join(kept))
+        self._file = path.open("a")
+        self._events: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, metrics: dict[str, float]) -> None:
+        self._file.write(json.dumps(metrics) + "\n")
+        self._file.flush()
+        if self._events:
+            for name, value in metrics.items():
+                self._events.add_scalar(name, value, metrics["step"])
+        tqdm.write("  ".join(f"{name} {value:g}" for name, value in metrics.items()))
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._events:
+            self._events.close()
+
+
+def _optimizers(net: nn.Module, recipe: Recipe) -> list[Optimizer]:
+    params = [p for p in net.parameters() if p.requires_grad]
+    if recipe.muon_lr is None:
+        return [SGD(params, recipe.lr, recipe.momentum, weight_decay=5e-4, nesterov=True)]
+    filters = [p for p in params if p.ndim == 4]
+    biases = [p for p in params if p.ndim == 1]
+    rest = [p for p in params if p.ndim == 2]
+    decay = 2e-6 * recipe.batch_size
+    groups = [
+        {"params": biases, "lr": 0.08 * recipe.lr, "weight_decay": decay / (0.08 * recipe.lr)},
+        {"params": rest, "lr": recipe.lr, "weight_decay": decay / recipe.lr},
+    ]
+    return [
+        Muon(filters, recipe.muon_lr, recipe.momentum),
+        SGD(groups, recipe.lr, momentum=0.85, nesterov=True),
+    ]
+
+
+def _generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(zlib.crc32(f"{seed} {purpose} {index}".encode()))
+
+
+def _channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over (N, H, W, 3) uint8, on the scale 0 to 1."""
+    counts = torch.stack([torch.bincount(images[..., c].reshape(-1), minlength=256) for c in range(3)]).double().cpu()
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    weights = counts / counts.sum(1, keepdim=True)
+    mean = (weights * levels).sum(1)
+    std = (weights * (levels - mean[:, None]) ** 2).sum(1).sqrt()
+    return [round(m, 4) for m in mean.tolist()], [max(round(s, 4), 1e-4) for s in std.tolist()]

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import SGD
+
+import model.run
+import model.train
+from model.data import Dataset, augment, hold_out
+from model.optimizers import Muon
+from model.run import RECIPES, Recipe, Run, RunError
+from model.train import train
+
+CPU = torch.device("cpu")
+ORIGIN = {"command": "python -m model train synthetic", "data": "synthetic"}
+# 96 images make 10 steps of 9 an epoch.
+LENET = replace(RECIPES["lenet"], epochs=3, batch_size=9)
+FASTCNN = replace(RECIPES["fastcnn"], epochs=2, batch_size=9)
+
+
+def start(dataset: Dataset, recipe: Recipe, folder: Path, **options: Any) -> Run:
+    return train(dataset, options.pop("held_out", None), recipe, folder, device=CPU, origin=ORIGIN, **options)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return run.net.state_dict()
+
+
+def same(first: Run, second: Run) -> bool:
+    return all(torch.equal(weights(first)[name], weights(second)[name]) for name in weights(first))
+
+
+def epochs(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_seed_decides_the_weights(shapes: Dataset, tmp_path: Path) -> None:
+    recipe = replace(LENET, epochs=1)
+    first = start(shapes, recipe, tmp_path / "1")
+    assert same(first, start(shapes, recipe, tmp_path / "2"))
+    assert not same(first, start(shapes, replace(recipe, seed=1), tmp_path / "3"))
+
+
+def test_training_learns(fastcnn_run: Run) -> None:
+    lines = fastcnn_run.metrics()
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert fastcnn_run.info["results"] == lines[-1]
+
+
+def interrupted(function: Callable[..., Any], call: int) -> Callable[..., Any]:
+    """The function, with SIGINT arriving in its n-th call."""
+    calls = itertools.count(1)
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGINT)
+        return function(*arguments, **options)
+
+    return wrapped
+
+
+INTERRUPTIONS = {
+    "augmentation": (model.train, "augment", 14, LENET, 14),
+    "first step": (model.train, "augment", 1, LENET, 1),
+    "last step of an epoch": (model.train, "augment", 10, LENET, 10),
+    "evaluation": (model.train, "predict", 1, LENET, 10),
+    "saving": (torch, "save", 1, LENET, 10),
+    "SGD": (SGD, "step", 7, LENET, 7),
+    "Muon": (Muon, "step", 5, FASTCNN, 5),
+}
+
+
+@pytest.mark.parametrize("where", INTERRUPTIONS)
+def test_interrupted_and_resumed_is_as_straight(
+    where: str, shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, name, call, recipe, steps_done = INTERRUPTIONS[where]
+    dataset, held_out = hold_out(shapes, 6, seed=0)
+    straight = start(dataset, recipe, tmp_path / "straight", held_out=held_out)
+
+    stopped = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted(getattr(owner, name), call))
+        with pytest.raises(KeyboardInterrupt, match=f"after step {steps_done} of .* train --resume --run .*stopped"):
+            start(dataset, recipe, stopped, held_out=held_out)
+    assert torch.load(stopped / "checkpoint.pt", weights_only=True)["step"] == steps_done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(epochs(stopped)) == steps_done // 10
+
+    assert same(start(dataset, recipe, stopped, held_out=held_out), straight)
+    assert [line["epoch"] for line in epochs(stopped)] == list(range(1, recipe.epochs + 1))
+    last, expected = epochs(stopped)[-1], epochs(tmp_path / "straight")[-1]
+    assert last["held_out_accuracy"] == expected["held_out_accuracy"]
+
+
+def test_an_interruption_at_the_very_end_changes_nothing(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.train, "augment", interrupted(augment, 10))
+    run = start(shapes, replace(LENET, epochs=1), tmp_path)
+    assert len(run.metrics()) == 1
+
+
+def test_a_run_killed_after_its_log_line_does_not_repeat_the_line(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def dies_on_second_call(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise SystemExit
+        model.run.save(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.train, "save", dies_on_second_call)
+        with pytest.raises(SystemExit):
+            start(shapes, LENET, tmp_path)
+    assert len(epochs(tmp_path)) == 2
+    start(shapes, LENET, tmp_path)
+    assert [line["epoch"] for line in epochs(tmp_path)] == [1, 2, 3]
+
+
+def test_the_record_of_a_run(shapes: Dataset, tmp_path: Path) -> None:
+    dataset, held_out = hold_out(shapes, 16, seed=0)
+    run = start(dataset, replace(LENET, epochs=1), tmp_path, held_out=held_out)
+    assert run.recipe == replace(LENET, epochs=1)
+    assert run.classes == ("disc", "square", "cross")
+    assert run.image_size == 16
+    assert (run.info["training_images"], run.info["held_out_images"]) == (80, 16)
+    assert run.info["command"] == ORIGIN["command"]
+    assert run.info["mean"] == pytest.approx((dataset.images / 255).mean((0, 1, 2)), abs=1e-4)
+    assert run.info["std"] == pytest.approx((dataset.images / 255).std((0, 1, 2)), abs=1e-4)
+    assert set(epochs(tmp_path)[0]) == {
+        "epoch",
+        "step",
+        "loss",
+        "train_accuracy",
+        "images_per_s",
+        "seconds",
+        "held_out_accuracy",
+    }
+
+
+def test_tensorboard_files_can_be_read(shapes: Dataset, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    start(shapes, LENET, tmp_path, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    losses = [(scalar.step, round(scalar.value, 4)) for scalar in events.Scalars("loss")]
+    assert losses == [(line["step"], line["loss"]) for line in epochs(tmp_path)]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(shapes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d: the learning rate is too high"):
+        start(shapes, replace(LENET, lr=1e20), tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_other_data_cannot_continue_a_run(shapes: Dataset, tmp_path: Path) -> None:
+    start(shapes, replace(LENET, epochs=1), tmp_path)
+    fewer, _ = hold_out(shapes, 1, seed=0)
+    with pytest.raises(RunError, match="has the data changed"):
+        start(fewer, replace(LENET, epochs=1), tmp_path)
+    with pytest.raises(RunError, match="its recipe is"):
+        start(shapes, replace(LENET, epochs=2), tmp_path)

@@ -1,0 +1,70 @@
+"""The service under load: started for the purpose, or running elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from loadtests.fetch import fetch
+
+BUNDLED_REPOSITORY = Path(__file__).parent.parent / "model_repository"
+
+ADDRESS = re.compile(r"  (?P<what>HTTP|gRPC|metrics) +(?P<address>\S+)")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a service listens: `http://host:port`, `host:port` and `http://host:port/metrics`."""
+
+    http: str
+    grpc: str
+    metrics: str
+
+    def served(self) -> list[str]:
+        """What it serves: a phrase for each version of a model that is ready."""
+        models = json.loads(fetch(f"{self.http}/v1/models"))["models"]
+        return [
+            f"{model['name']} version {version['version']} ({version['execution_provider']}, "
+            f"{version['instances']} instances, max batch size {version['max_batch_size']})"
+            for model in models
+            for version in model["versions"]
+            if version["state"] == "READY"
+        ]
+
+
+def model_repository() -> Path:
+    """The model repository to serve: FOVEA_MODEL_REPOSITORY, or the bundled one."""
+    return Path(os.environ.get("FOVEA_MODEL_REPOSITORY") or BUNDLED_REPOSITORY)
+
+
+@contextmanager
+def started_service() -> Iterator[Target]:
+    """A service of our own on free ports of the loopback address; stopped however the block is left."""
+    command = [sys.executable, "-m", "service", "serve", "--model-repository", str(model_repository())]
+    command += ["--host", "127.0.0.1", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    command += ["--log-level", "warning"]  # Requests that fail are counted here; one line each would slow it down.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield _announced(process.stdout)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _announced(lines: IO[str]) -> Target:
+    addresses: dict[str, str] = {}
+    for line in lines:
+        if found := ADDRESS.match(line):
+            addresses[found["what"]] = found["address"]
+        if len(addresses) == 3:
+            return Target(addresses["HTTP"], addresses["gRPC"], addresses["metrics"])
+    raise SystemExit("error: the service did not start; what it says is above")

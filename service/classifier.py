@@ -135,6 +135,10 @@ class Classifier:
             raise errors.exceptions[0] from None
         return Answer(served.name, served.version, [task.result() for task in tasks])
 
+    def known_model(self, name: str) -> str:
+        """The model that a request's name stands for; empty where there is none."""
+        return self._repository.known(name)
+
     def close(self) -> None:
         self._threads.shutdown()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +36,11 @@ def check_golden(
     if not image.is_file() and not expected.is_file():
         return False
     try:
-        with np.load(expected, allow_pickle=False) as golden:
+        with expected.open("rb") as file, np.load(file, allow_pickle=False) as golden:
             pixels, logits = golden["pixels"], golden["logits"]
             pixel_tolerance, logit_tolerance = int(golden["pixel_tolerance"]), float(golden["logit_tolerance"])
         decoded = decode(image.read_bytes(), preprocessing, limits)
-    except (OSError, ValueError, KeyError, FoveaError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, FoveaError) as error:
         raise ModelError(f"golden sample: cannot be read: {error}") from error
 
     if decoded.shape != pixels.shape:

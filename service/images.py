@@ -127,6 +127,8 @@ def _has_more_frames(image: ImageFile.ImageFile, content: bytes, limit: int) -> 
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range: convert the image to 8 or 16 bits")
     if image.mode.startswith("I"):
         # 16-bit grey: Pillow's own conversion clips it to 8 bits instead of scaling.
         levels = np.asarray(image).astype(np.int64) >> 8

@@ -152,6 +152,11 @@ class Repository:
             raise NotFoundError(f"Request for unknown model: '{name}' is not found; served: {', '.join(self.models)}")
         return self.models[name]
 
+    def known(self, name: str) -> str:
+        """The model that a name stands for (empty: the default model); empty where there is none."""
+        name = name or self._default_model or ""
+        return name if name in self.models else ""
+
     def resolve(self, name: str, version: str) -> ServedVersion:
         """The version that a request means; empty strings: the default model, its highest ready version.
 
@@ -204,7 +209,9 @@ class Repository:
         instances: list[OnnxRuntimeInstance] = []
         try:
             for _ in range(count):
-                instance = OnnxRuntimeInstance(folder / "model.onnx", self._provider, self._device_id, batch_sizes)
+                instance = OnnxRuntimeInstance(
+                    folder / "model.onnx", config.output_name, self._provider, self._device_id, batch_sizes
+                )
                 instances.append(instance)
             for instance in instances:
                 _warm_up(instance, config, batch_sizes or [1, config.max_batch_size])
@@ -233,6 +240,8 @@ def _warm_up(instance: OnnxRuntimeInstance, config: ImageModelConfig, batch_size
         shape = np.shape(output.results)
         if shape != (size, len(config.labels)):
             raise ModelError(f"a batch of {size} gives {shape}, not ({size}, {len(config.labels)})")
+        if not np.isfinite(output.results).all():
+            raise ModelError("logits of a black image are not finite")
 
 
 def _model_names(folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ BUNDLED_REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveInt = Annotated[int, Field(ge=1)]
+MessageBytes = Annotated[int, Field(ge=1, le=2**31 - 1)]  # gRPC's own limit is a 32-bit number
 
 
 class Settings(BaseSettings):
@@ -39,7 +40,7 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(
         30.0, gt=0, description="Longest time for a request, in seconds; a gRPC client's own deadline may be shorter."
     )
-    max_request_bytes: PositiveInt = Field(64 * 2**20, description="Largest request body or gRPC message, in bytes.")
+    max_request_bytes: MessageBytes = Field(64 * 2**20, description="Largest request body or gRPC message, in bytes.")
     max_images_per_request: PositiveInt = Field(256, description="Most images in one request.")
     max_image_bytes: PositiveInt = Field(32 * 2**20, description="Largest encoded image, in bytes.")
     max_image_pixels: PositiveInt = Field(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -134,7 +134,7 @@ def accept_request_id(given: str | None) -> str:
     """The caller's request id where it is fit to be logged and returned, else a new one."""
     if given and len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable():
         return given
-    return uuid.uuid4().hex
+    return f"{random.getrandbits(128):032x}"
 
 
 def configure_logging(log_format: str, level: str) -> None:

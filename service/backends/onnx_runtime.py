@@ -26,6 +26,7 @@ class OnnxRuntimeInstance:
 
     Args:
         path: an ONNX file with one input, whose first axis is the batch.
+        output_name: the output that is wanted, of those the file has.
         provider: "CPUExecutionProvider" or "CUDAExecutionProvider".
         batch_sizes: the sizes the session may see, ascending; a batch is padded to the next one. Empty:
             any. CUDA searches for convolution algorithms at every new size, a CPU does not.
@@ -35,7 +36,9 @@ class OnnxRuntimeInstance:
         StartError: the session fell back to another provider than the one asked for.
     """
 
-    def __init__(self, path: Path, provider: str, device_id: int, batch_sizes: Sequence[int] = ()) -> None:
+    def __init__(
+        self, path: Path, output_name: str, provider: str, device_id: int, batch_sizes: Sequence[int] = ()
+    ) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -52,12 +55,12 @@ class OnnxRuntimeInstance:
         self.inputs = {i.name: i for i in self._session.get_inputs()}
         self.outputs = {o.name: o for o in self._session.get_outputs()}
         self._input_name = self._session.get_inputs()[0].name
-        self._output_names = [self._session.get_outputs()[0].name]
+        self._output_names = [output_name]
         self._batch_sizes = batch_sizes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="instance")
 
     async def __call__(self, items: Sequence[Array]) -> BatchOutput[Array]:
-        """Stack the items, each without the batch axis, run them, and take the first output apart again."""
+        """Stack the items, each without the batch axis, run them, and take the output apart again."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self.run, items)
 
     def run(self, items: Sequence[Array]) -> BatchOutput[Array]:

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service.classifier import Answer, Classification, Classifier
 from service.errors import DeadlineExceededError, FoveaError
 from service.rest.body import parse_top_k, read_input
-from service.telemetry import Telemetry
+from service.telemetry import RequestRecord, Telemetry
 
 
 def classify_route(
@@ -26,38 +26,50 @@ def classify_route(
     max_request_bytes: int,
     max_images: int,
 ) -> Route:
-    async def classify(request: Request) -> Response:
+    async def answer(request: Request, record: RequestRecord) -> Response:
         deadline = time.monotonic() + request_timeout_s
         query = request.query_params
+        try:
+            async with asyncio.timeout(request_timeout_s):
+                given = await read_input(request, max_request_bytes=max_request_bytes, max_images=max_images)
+        except TimeoutError:
+            raise DeadlineExceededError(f"the body did not arrive within {request_timeout_s:g} s") from None
+        model = given.model or query.get("model", "")
+        record.model = classifier.known_model(model)
+        async with _cancelled_on_disconnect(request):
+            found = await classifier.classify(
+                given.images,
+                model=model,
+                version=given.version or query.get("version", ""),
+                top_k=parse_top_k(query["top_k"]) if given.top_k is None and "top_k" in query else given.top_k,
+                deadline=deadline,
+            )
+        telemetry.observe(found)
+        if not given.single:
+            return JSONResponse({"results": [_result(found, result) for result in found.results]})
+        (result,) = found.results
+        if isinstance(result, FoveaError):
+            raise result
+        return JSONResponse(_result(found, result))
+
+    async def classify(request: Request) -> Response:
         with telemetry.request("http") as record:
             try:
-                async with asyncio.timeout(request_timeout_s):
-                    given = await read_input(request, max_request_bytes=max_request_bytes, max_images=max_images)
-            except TimeoutError:
-                raise DeadlineExceededError(f"the body did not arrive within {request_timeout_s:g} s") from None
-            async with _cancelled_on_disconnect(request):
-                answer = await classifier.classify(
-                    given.images,
-                    model=given.model or query.get("model", ""),
-                    version=given.version or query.get("version", ""),
-                    top_k=parse_top_k(query["top_k"]) if given.top_k is None and "top_k" in query else given.top_k,
-                    deadline=deadline,
-                )
-            record.model = answer.model
-            telemetry.observe(answer)
-            if not given.single:
-                return JSONResponse({"results": [_result(answer, result) for result in answer.results]})
-            (result,) = answer.results
-            if isinstance(result, FoveaError):
-                raise result
-            return JSONResponse(_result(answer, result))
+                return await answer(request, record)
+            except ClientDisconnect:
+                record.code = "499"
+                return Response(status_code=499)  # Nobody hears it.
 
     return Route("/v1/classify", classify, methods=["POST"])
 
 
 @asynccontextmanager
 async def _cancelled_on_disconnect(request: Request) -> AsyncIterator[None]:
-    """Cancel the work inside when the client goes away, so that it costs no inference."""
+    """Cancel the work inside when the client goes away, so that it costs no inference.
+
+    Raises:
+        ClientDisconnect: it did.
+    """
     work = asyncio.current_task()
     assert work is not None
 
@@ -69,6 +81,12 @@ async def _cancelled_on_disconnect(request: Request) -> AsyncIterator[None]:
     watcher = asyncio.create_task(watch())
     try:
         yield
+        if watcher.done():
+            await asyncio.sleep(0)  # Here the cancellation arrives that came too late for the work.
+    except asyncio.CancelledError:
+        if watcher.done() and not work.uncancel():
+            raise ClientDisconnect from None
+        raise
     finally:
         watcher.cancel()
 

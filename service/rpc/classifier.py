@@ -117,6 +117,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         self, request: pb.ClassifyRequest, remaining_s: float | None, record: RequestRecord
     ) -> pb.ClassifyResponse:
         timeout_s = min(self._request_timeout_s, remaining_s or self._request_timeout_s)
+        record.model = self._classifier.known_model(request.model)
         answer = await self._classifier.classify(
             request.images,
             model=request.model,
@@ -124,7 +125,6 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             top_k=request.top_k or None,
             deadline=time.monotonic() + timeout_s,
         )
-        record.model = answer.model
         self._telemetry.observe(answer)
         if len(answer.results) == 1 and isinstance(answer.results[0], FoveaError):
             raise answer.results[0]

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     classify.add_argument("--server", default="127.0.0.1:8001", help="gRPC address, default: %(default)s")
     classify.add_argument("--model", default="", help="default: the service's default model")
     classify.add_argument("--version", default="", help="default: the highest version that is ready")
-    classify.add_argument("--top-k", type=int, default=1, help="predictions for each image, default: %(default)s")
+    classify.add_argument("--top-k", type=_top_k, default=1, help="predictions for each image, default: %(default)s")
     classify.add_argument("--json", action="store_true", help="one JSON object a line")
     options = parser.parse_args(arguments)
 
@@ -41,6 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
         top_k=options.top_k,
         as_json=options.json,
     )
+
+
+def _top_k(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, at least 1")
+    return int(text)
 
 
 def _serve(arguments: list[str]) -> int:

@@ -18,6 +18,8 @@ from service.golden import check_golden
 from service.images import ImageLimits, Pixels
 from service.model_config import ImageModelConfig, read_config
 
+MAX_SHOWN_LENGTH = 100
+
 Logits = npt.NDArray[np.generic]
 OnBatch = Callable[[str, str, BatchRecord], None]
 
@@ -149,7 +151,9 @@ class Repository:
             NotFoundError: there is none.
         """
         if name not in self.models:
-            raise NotFoundError(f"Request for unknown model: '{name}' is not found; served: {', '.join(self.models)}")
+            raise NotFoundError(
+                f"Request for unknown model: {_shown(name)} is not found; served: {', '.join(self.models)}"
+            )
         return self.models[name]
 
     def known(self, name: str) -> str:
@@ -173,7 +177,7 @@ class Repository:
         if version:
             if version not in model.versions and not model.reason:
                 raise NotFoundError(
-                    f"Request for unknown model: '{name}' version {version} is not found; "
+                    f"Request for unknown model: '{name}' version {_shown(version)} is not found; "
                     f"served: {', '.join(model.versions)}"
                 )
             entries = [model.versions[version]] if version in model.versions else []
@@ -242,6 +246,11 @@ def _warm_up(instance: OnnxRuntimeInstance, config: ImageModelConfig, batch_size
             raise ModelError(f"a batch of {size} gives {shape}, not ({size}, {len(config.labels)})")
         if not np.isfinite(output.results).all():
             raise ModelError("logits of a black image are not finite")
+
+
+def _shown(name: str) -> str:
+    """A caller's word, fit for a message: on one line, and short enough for gRPC's metadata."""
+    return repr(name if len(name) <= MAX_SHOWN_LENGTH else name[:MAX_SHOWN_LENGTH] + "…")
 
 
 def _model_names(folder: Path) -> list[str]:

@@ -79,7 +79,10 @@ def _from_json(content: bytes) -> ClassifyInput:
             '{"images": ["<base64>", …], "model": "…", "version": "…", "top_k": 5}, only images required'
         ) from None
     return ClassifyInput(
-        [_from_base64(text) for text in body.images], model=body.model, version=body.version, top_k=body.top_k
+        [_from_base64(text) for text in body.images],
+        model=body.model,
+        version=body.version,
+        top_k=body.top_k if "top_k" in body.model_fields_set else None,
     )
 
 

@@ -82,11 +82,11 @@ def docs_routes(version: str) -> list[Route | Mount]:
 
 
 def openapi(version: str) -> dict[str, Any]:
-    """The description, by OpenAPI 3.1."""
+    """The description, by OpenAPI 3.0: what the bundled Swagger UI can show."""
     _, schemas = models_json_schema([(body, "serialization") for body in BODIES], ref_template=COMPONENTS + "{model}")
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
     return {
-        "openapi": "3.1.0",
+        "openapi": "3.0.3",
         "info": {
             "title": "Fovea",
             "version": version,

@@ -42,7 +42,7 @@ class ClassifyBody(BaseModel):
     images: list[str] = Field(description="Encoded images, each in base64.")
     model: str = ""
     version: str = ""
-    top_k: int | None = None
+    top_k: int = Field(default=5, description="Predictions for each image.")
 
 
 class VersionBody(BaseModel):

@@ -22,7 +22,7 @@ from service.telemetry import RequestRecord, Telemetry, accept_request_id, reque
 log = logging.getLogger("fovea.grpc")
 
 STREAM_WINDOW = 64
-"""Requests of one stream answered at a time; the next one is read when one of them is done."""
+"""Requests of one stream read before their answers were taken; the next one waits for one of those."""
 
 STATES = {
     State.LOADING: pb.MODEL_STATE_LOADING,
@@ -71,22 +71,24 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         window = asyncio.Semaphore(STREAM_WINDOW)
 
         async def answer(request: pb.ClassifyRequest) -> None:
-            try:
-                answers.put_nowait(await self._answer_on_stream(request))
-            finally:
-                window.release()
+            answers.put_nowait(await self._answer_on_stream(request))
 
         async def read() -> None:
-            async with asyncio.TaskGroup() as group:
-                async for request in _until(self._lifecycle.stopping, requests):
-                    await window.acquire()
-                    group.create_task(answer(request))
-            answers.put_nowait(None)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    async for request in _until(self._lifecycle.stopping, requests):
+                        await window.acquire()
+                        group.create_task(answer(request))
+            finally:
+                answers.put_nowait(None)
 
         reader = asyncio.create_task(read())
         try:
             while (response := await answers.get()) is not None:
                 yield response
+                # Only now: a client that does not read its answers is not read from either.
+                window.release()
+            await reader
         finally:
             reader.cancel()
         if self._lifecycle.stopping.is_set():
@@ -116,7 +118,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
     async def _classify(
         self, request: pb.ClassifyRequest, remaining_s: float | None, record: RequestRecord
     ) -> pb.ClassifyResponse:
-        timeout_s = min(self._request_timeout_s, remaining_s or self._request_timeout_s)
+        timeout_s = min(self._request_timeout_s, self._request_timeout_s if remaining_s is None else remaining_s)
         record.model = self._classifier.known_model(request.model)
         answer = await self._classifier.classify(
             request.images,

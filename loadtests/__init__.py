@@ -1,1 +1,6 @@
 """Load tests: real images over the network, at a service started for the purpose or one that is running."""
+
+import os
+
+# ONNX Runtime reports its use to its makers from 1.32 on, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

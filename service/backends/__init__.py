@@ -1,1 +1,6 @@
 """Engines that run a model's graph."""
+
+import os
+
+# ONNX Runtime reports its use to its makers from 1.32 on, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -31,6 +31,11 @@ from service.rpc.classifier import ClassifierServicer
 from service.settings import Settings
 from service.telemetry import Telemetry, log
 
+REFUSE_S = 0.5
+"""How long requests are refused before connections are closed, at the stop."""
+FLUSH_S = 1.0
+"""How long last answers may take to leave, at the stop."""
+
 CLASSIFIER_SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
 
@@ -61,7 +66,6 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         execution_provider=settings.execution_provider,
         device_id=settings.device_id,
         max_queue_size=settings.max_queue_size,
-        image_limits=image_limits,
         default_model=settings.default_model,
         on_batch=telemetry.on_batch,
     )
@@ -108,9 +112,21 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         await lifecycle.stopping.wait()
         log.info("stopping: requests in flight have up to %g s", settings.grace_period_s)
         await grpc_server.health.enter_graceful_shutdown()
-        await asyncio.gather(
-            grpc_server.server.stop(settings.grace_period_s), http_server.drain(lifecycle, settings.grace_period_s)
-        )
+        await _drain(lifecycle, settings.grace_period_s)
+        # What is still open is no request: health watches, streams without one.
+        await grpc_server.server.stop(FLUSH_S)
+
+
+async def _drain(lifecycle: Lifecycle, grace_period_s: float) -> None:
+    """Wait for the last answer. Until then connections stay open, and new requests on them are refused.
+
+    At least for a moment: a request that gRPC has read and not yet begun when its server stops is
+    CANCELLED, which tells its client less than UNAVAILABLE does.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(grace_period_s):
+            await asyncio.sleep(REFUSE_S)
+            await lifecycle.idle()
 
 
 async def _unless_stopped(work: object, lifecycle: Lifecycle) -> bool:
@@ -132,7 +148,7 @@ def _metrics_server(telemetry: Telemetry, settings: Settings) -> Iterator[str]:
         server, thread = start_http_server(settings.metrics_port, settings.host, telemetry.registry)
     except OSError as error:
         raise _cannot_listen("metrics", settings.host, settings.metrics_port, error) from error
-    yield f"{settings.host}:{server.server_port}"
+    yield _address(settings.host, server.server_port)
     server.shutdown()
     server.server_close()
     thread.join()
@@ -161,12 +177,12 @@ async def _grpc_server(servicer: ClassifierServicer, settings: Settings) -> Asyn
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((CLASSIFIER_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        port = server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+        port = server.add_insecure_port(_address(settings.host, settings.grpc_port))
     except RuntimeError as error:
         raise _cannot_listen("grpc", settings.host, settings.grpc_port, error) from error
     await server.start()
     try:
-        yield _GrpcServer(server, f"{settings.host}:{port}", health_servicer)
+        yield _GrpcServer(server, _address(settings.host, port), health_servicer)
     finally:
         await server.stop(None)
 
@@ -186,17 +202,12 @@ class _HttpServer(uvicorn.Server):
         """Leave the signals to `run`, which tells every part in its order."""
         yield
 
-    async def drain(self, lifecycle: Lifecycle, grace_period_s: float) -> None:
-        """Wait for the last answer: until then connections stay open, and new requests on them are refused."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_period_s):
-                await lifecycle.idle()
-
 
 @asynccontextmanager
 async def _http_server(application: ASGIApp, settings: Settings) -> AsyncIterator[_HttpServer]:
     try:
-        listener = socket.create_server((settings.host, settings.http_port), backlog=2048)
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.http_port), family=family, backlog=2048)
     except OSError as error:
         raise _cannot_listen("http", settings.host, settings.http_port, error) from error
     config = uvicorn.Config(
@@ -209,7 +220,7 @@ async def _http_server(application: ASGIApp, settings: Settings) -> AsyncIterato
         proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
-    server = _HttpServer(config, f"{settings.host}:{listener.getsockname()[1]}")
+    server = _HttpServer(config, _address(settings.host, listener.getsockname()[1]))
     serving = asyncio.create_task(server.serve([listener]))
     try:
         yield server
@@ -218,8 +229,12 @@ async def _http_server(application: ASGIApp, settings: Settings) -> AsyncIterato
         await serving
 
 
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _cannot_listen(what: str, host: str, port: int, error: Exception) -> StartError:
     return StartError(
-        f"FOVEA_{what.upper()}_PORT={port}: cannot listen on {host}:{port} ({error}); "
-        "stop what uses it or choose another port (0 takes a free one)"
+        f"FOVEA_{what.upper()}_PORT={port}: cannot listen on {_address(host, port)} ({error}); stop what uses it, "
+        f"choose another port (0 takes a free one), or look at FOVEA_HOST={host}"
     )

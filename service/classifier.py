@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import numpy as np
 from service.errors import (
     DeadlineExceededError,
     FoveaError,
+    InferenceError,
     InvalidInputError,
     TooLargeError,
     UnavailableError,
@@ -97,7 +99,8 @@ class Classifier:
         top_k: int | None = None,
         deadline: float,
     ) -> Answer:
-        """Classify the images of one request. An image that is at fault gets its own error as its result.
+        """Classify the images of one request. An image that cannot be decoded, or that the model fails on, gets its
+        own error as its result.
 
         Args:
             model, version: empty: the default model, its highest ready version.
@@ -151,11 +154,14 @@ class Classifier:
         try:
             pixels = await self._decode(image, served.config.preprocessing, deadline)
         except (InvalidInputError, TooLargeError) as error:
-            return error
+            return error.with_traceback(None)  # The traceback holds the image.
         decoded = time.monotonic()
-        completed = await served.batcher.submit(pixels, deadline)
-        inferred = time.monotonic()
-        predictions = rank(completed.result, served.config.labels, top_k)
+        try:
+            completed = await served.batcher.submit(pixels, deadline)
+            inferred = time.monotonic()
+            predictions = rank(completed.result, served.config.labels, top_k)
+        except InferenceError as error:
+            return error.with_traceback(None)
         end = time.monotonic()
         stages = Stages(
             decode_s=decoded - start,
@@ -186,8 +192,15 @@ class Classifier:
 
 
 def rank(logits: Logits, labels: Sequence[str], top_k: int) -> list[Prediction]:
-    """Softmax of (K,) logits, and its `top_k` most probable classes in descending order."""
-    scores = np.exp(logits.astype(np.float64) - logits.max())
+    """Softmax of (K,) logits, and its `top_k` most probable classes in descending order.
+
+    Raises:
+        InferenceError: a logit is NaN or infinite.
+    """
+    largest = float(logits.max())
+    if not math.isfinite(largest):
+        raise InferenceError("the model's logits are not finite for this image")
+    scores = np.exp(logits.astype(np.float64) - largest)
     probabilities = scores / scores.sum()
-    ranked = np.argsort(-probabilities, kind="stable")[:top_k]
+    ranked = np.argsort(-logits, kind="stable")[:top_k]
     return [Prediction(labels[index], index, float(probabilities[index])) for index in ranked.tolist()]

@@ -38,5 +38,5 @@ class Lifecycle:
             self._idle.set()
 
     async def idle(self) -> None:
-        """Wait until no HTTP request is in flight."""
+        """Wait until no request is in flight."""
         await self._idle.wait()

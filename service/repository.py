@@ -15,7 +15,7 @@ from service.backends.onnx_runtime import OnnxRuntimeInstance, available_cores, 
 from service.batching import BatchRecord, DynamicBatcher
 from service.errors import InvalidInputError, ModelError, NotFoundError, StartError, UnavailableError
 from service.golden import check_golden
-from service.images import ImageLimits, Pixels
+from service.images import Pixels
 from service.model_config import ImageModelConfig, read_config
 
 MAX_SHOWN_LENGTH = 100
@@ -91,7 +91,6 @@ class Repository:
         execution_provider: str,
         device_id: int,
         max_queue_size: int,
-        image_limits: ImageLimits,
         default_model: str | None,
         on_batch: OnBatch,
     ) -> None:
@@ -99,7 +98,6 @@ class Repository:
         self._provider = require_provider(execution_provider)
         self._device_id = device_id
         self._max_queue_size = max_queue_size
-        self._image_limits = image_limits
         self._on_batch = on_batch
         self.models = {name: ModelEntry(name) for name in _model_names(folder)}
         if default_model is not None and default_model not in self.models:
@@ -219,9 +217,7 @@ class Repository:
                 instances.append(instance)
             for instance in instances:
                 _warm_up(instance, config, batch_sizes or [1, config.max_batch_size])
-            proven = check_golden(
-                folder, config.preprocessing, self._image_limits, lambda pixels: instances[0].run([pixels]).results[0]
-            )
+            proven = check_golden(folder, config.preprocessing, lambda pixels: instances[0].run([pixels]).results[0])
         except BaseException:
             for instance in instances:
                 instance.close()

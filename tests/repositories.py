@@ -52,7 +52,7 @@ def write_model(
     return folder
 
 
-def graph(size: int, slow_rounds: int = 0) -> onnx.ModelProto:
+def graph(size: int, slow_rounds: int = 0, scale: float = 10 / 255) -> onnx.ModelProto:
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats", "axes"], ["means"], keepdims=0),
@@ -60,21 +60,21 @@ def graph(size: int, slow_rounds: int = 0) -> onnx.ModelProto:
     ]
     initializers = [
         helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
-        helper.make_tensor("scale", TensorProto.FLOAT, [], [10 / 255]),
+        helper.make_tensor("scale", TensorProto.FLOAT, [], [scale]),
     ]
     if slow_rounds:
         # A product with the identity, over and over, that adds nothing but time.
         initializers += [
-            helper.make_tensor("identity", TensorProto.FLOAT, [256, 256], np.eye(256, dtype=np.float32).tobytes(), raw=True),
+            helper.make_tensor(
+                "identity", TensorProto.FLOAT, [256, 256], np.eye(256, dtype=np.float32).tobytes(), raw=True
+            ),
             helper.make_tensor("spread", TensorProto.INT64, [4], [1, 1, 256, 256]),
             helper.make_tensor("unsqueeze", TensorProto.INT64, [2], [2, 3]),
             helper.make_tensor("last", TensorProto.INT64, [2], [2, 3]),
         ]
         nodes.append(helper.make_node("Unsqueeze", ["scaled", "unsqueeze"], ["wide0"]))
         nodes.append(helper.make_node("Tile", ["wide0", "spread"], ["round0"]))
-        nodes += [
-            helper.make_node("MatMul", [f"round{i}", "identity"], [f"round{i + 1}"]) for i in range(slow_rounds)
-        ]
+        nodes += [helper.make_node("MatMul", [f"round{i}", "identity"], [f"round{i + 1}"]) for i in range(slow_rounds)]
         nodes.append(helper.make_node("ReduceMean", [f"round{slow_rounds}", "last"], ["logits"], keepdims=0))
     else:
         nodes.append(helper.make_node("Identity", ["scaled"], ["logits"]))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -55,13 +55,15 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         _identify(context)
-        try:
-            with self._telemetry.request("grpc") as record:
-                return await self._classify(request, context.time_remaining(), record)
-        except FoveaError as error:
-            await context.abort(error.grpc_code, str(error))
-        except Exception as error:
-            await _abort_on_bug(context, error)
+        if self._lifecycle.stopping.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+        outcome = await self._outcome(request, context.time_remaining())
+        if isinstance(outcome, FoveaError):
+            # gRPC keeps the exception that `abort` raises, and with it this frame, until the garbage is
+            # collected: leave no images in it.
+            del request
+            await context.abort(outcome.grpc_code, str(outcome))
+        return outcome
 
     async def ClassifyStream(
         self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
@@ -104,16 +106,25 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             await context.abort(error.grpc_code, str(error))
 
     async def _answer_on_stream(self, request: pb.ClassifyRequest) -> pb.ClassifyStreamResponse:
+        outcome = await self._outcome(request, None)
+        if isinstance(outcome, FoveaError):
+            return pb.ClassifyStreamResponse(id=request.id, error=_error(outcome))
+        return pb.ClassifyStreamResponse(id=request.id, response=outcome)
+
+    async def _outcome(
+        self, request: pb.ClassifyRequest, remaining_s: float | None
+    ) -> pb.ClassifyResponse | FoveaError:
+        self._lifecycle.enter()
         try:
             with self._telemetry.request("grpc") as record:
-                response = await self._classify(request, None, record)
-            return pb.ClassifyStreamResponse(id=request.id, response=response)
+                return await self._classify(request, remaining_s, record)
         except FoveaError as error:
-            return pb.ClassifyStreamResponse(id=request.id, error=_error(error))
+            return error.with_traceback(None)
         except Exception as error:
             log.exception("internal error", exc_info=error)
-            internal = FoveaError("internal error; the service's log has the details")
-            return pb.ClassifyStreamResponse(id=request.id, error=_error(internal))
+            return FoveaError("internal error; the service's log has the details")
+        finally:
+            self._lifecycle.leave()
 
     async def _classify(
         self, request: pb.ClassifyRequest, remaining_s: float | None, record: RequestRecord
@@ -129,7 +140,8 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         )
         self._telemetry.observe(answer)
         if len(answer.results) == 1 and isinstance(answer.results[0], FoveaError):
-            raise answer.results[0]
+            # Left in `answer`, it and its traceback would keep each other.
+            raise cast(FoveaError, answer.results.pop())
         return _response(request.id, answer)
 
 
@@ -159,11 +171,6 @@ def _identify(context: Context) -> None:
     identity = accept_request_id(given if isinstance(given, str) else None)
     request_id.set(identity)
     context.set_trailing_metadata((("x-request-id", identity),))
-
-
-async def _abort_on_bug(context: Context, error: Exception) -> NoReturn:
-    log.exception("internal error", exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the service's log has the details")
 
 
 def _response(identity: str, answer: Answer) -> pb.ClassifyResponse:

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.classifier import Classification, Classifier, rank
+from service.errors import (
+    DeadlineExceededError,
+    FoveaError,
+    InferenceError,
+    InvalidInputError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+)
+from service.images import ImageLimits
+from service.repository import Repository
+from tests.repositories import picture, write_model
+from tests.service.pictures import encode, scene
+
+LIMITS = ImageLimits(2**20, 2**20, 10)
+
+
+def soon() -> float:
+    return time.monotonic() + 60
+
+
+@pytest.fixture
+async def classifier(tmp_path: Path) -> AsyncIterator[Classifier]:
+    write_model(tmp_path)
+    repository = Repository(
+        tmp_path,
+        execution_provider="cpu",
+        device_id=0,
+        max_queue_size=100,
+        default_model=None,
+        on_batch=lambda model, version, record: None,
+    )
+    classifier = Classifier(repository, image_limits=LIMITS, max_images=40, max_decoding=4, decode_threads=1)
+    await repository.load()
+    yield classifier
+    await repository.close()
+    classifier.close()
+
+
+def top_labels(results: list[Classification | FoveaError]) -> list[str]:
+    return [r.predictions[0].label if isinstance(r, Classification) else type(r).__name__ for r in results]
+
+
+async def test_images_are_answered_in_their_order(classifier: Classifier) -> None:
+    colours = ["red", "blue", "lime", "red"] * 10
+    answer = await classifier.classify([picture(colour) for colour in colours], deadline=soon())
+    assert top_labels(answer.results) == [{"lime": "green"}.get(colour, colour) for colour in colours]
+    assert (answer.model, answer.version) == ("colours", "1")
+
+
+async def test_probabilities_are_those_of_the_logits(classifier: Classifier) -> None:
+    (result,) = (await classifier.classify([picture("red", image_format="PNG")], deadline=soon())).results
+    assert isinstance(result, Classification)
+    assert [p.label for p in result.predictions] == ["red", "green", "blue"]
+    assert [p.index for p in result.predictions] == [0, 1, 2]
+    expected = math.exp(10) / (math.exp(10) + 2)
+    assert result.predictions[0].probability == pytest.approx(expected)
+    assert sum(p.probability for p in result.predictions) == pytest.approx(1)
+
+
+async def test_stages_add_up(classifier: Classifier) -> None:
+    (result,) = (await classifier.classify([picture("red")], deadline=soon())).results
+    assert isinstance(result, Classification)
+    s = result.stages
+    parts = (s.decode_s, s.queue_s, s.batch_assembly_s, s.inference_s, s.postprocessing_s)
+    assert all(part > 0 for part in parts)
+    assert sum(parts) <= s.total_s
+
+
+async def test_one_bad_image_leaves_its_neighbours_alone(classifier: Classifier) -> None:
+    images: list[bytes | FoveaError] = [
+        picture("red"),
+        b"nonsense",
+        InvalidInputError("not base64"),
+        b"",
+        bytes(2**20 + 1),
+        picture("blue"),
+    ]
+    results = (await classifier.classify(images, deadline=soon())).results
+    assert top_labels(results) == [
+        "red", "InvalidInputError", "InvalidInputError", "InvalidInputError", "TooLargeError", "blue",
+    ]  # fmt: skip
+    assert [str(result)[:13] for result in results[1:5]] == [f"image {n} of 6:" for n in (2, 3, 4, 5)]
+
+
+async def test_large_images_go_through_the_threads(classifier: Classifier) -> None:
+    large = encode(scene(400, 300), "PNG")
+    assert len(large) > 2**14
+    answer = await classifier.classify([large, large], deadline=soon())
+    assert all(isinstance(result, Classification) for result in answer.results)
+
+
+async def test_too_many_images_waiting_to_be_decoded_are_refused(classifier: Classifier) -> None:
+    large = encode(scene(500, 400), "PNG")
+    requests = [classifier.classify([large], deadline=soon()) for _ in range(30)]
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, UnavailableError)]
+    assert len(refused) == 26
+    assert "4 images are waiting to be decoded" in str(refused[0])
+    assert isinstance((await classifier.classify([large], deadline=soon())).results[0], Classification)
+
+
+@pytest.mark.parametrize("image", [picture("red"), encode(scene(400, 300), "PNG")], ids=["small", "large"])
+async def test_a_deadline_that_has_passed(classifier: Classifier, image: bytes) -> None:
+    with pytest.raises(DeadlineExceededError):
+        await classifier.classify([image], deadline=time.monotonic() - 1)
+    with pytest.raises(DeadlineExceededError):
+        await classifier.classify([image, image], deadline=time.monotonic() - 1)
+
+
+@pytest.mark.parametrize(("top_k", "count"), [(None, 3), (1, 1), (2, 2), (3, 3), (1000, 3)])
+async def test_top_k(classifier: Classifier, top_k: int | None, count: int) -> None:
+    (result,) = (await classifier.classify([picture("red")], top_k=top_k, deadline=soon())).results
+    assert isinstance(result, Classification)
+    assert len(result.predictions) == count
+
+
+async def test_what_a_whole_request_is_refused_for(classifier: Classifier) -> None:
+    image = picture("red")
+    with pytest.raises(InvalidInputError, match="no images"):
+        await classifier.classify([], deadline=soon())
+    with pytest.raises(TooLargeError, match="41 images: a request may have at most 40"):
+        await classifier.classify([image] * 41, deadline=soon())
+    for top_k in (0, -1):
+        with pytest.raises(InvalidInputError, match=f"top_k is {top_k}: must be at least 1"):
+            await classifier.classify([image], top_k=top_k, deadline=soon())
+    with pytest.raises(NotFoundError, match="Request for unknown model: 'x' is not found"):
+        await classifier.classify([image], model="x", deadline=soon())
+    with pytest.raises(NotFoundError, match="version '2' is not found"):
+        await classifier.classify([image], version="2", deadline=soon())
+
+
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=20), st.integers(1, 25))
+def test_rank_is_a_softmax_in_descending_order(values: list[float], top_k: int) -> None:
+    labels = [f"label {index}" for index in range(len(values))]
+    predictions = rank(np.array(values, np.float32), labels, top_k)
+    assert len(predictions) == min(top_k, len(values))
+    assert predictions[0].index == int(np.argmax(values))
+    probabilities = [p.probability for p in predictions]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert all(0 <= probability <= 1 for probability in probabilities)
+    assert all(p.label == labels[p.index] for p in predictions)
+    if top_k >= len(values):
+        assert sum(probabilities) == pytest.approx(1)
+
+
+def test_rank_puts_equals_in_the_order_of_their_labels() -> None:
+    assert [p.index for p in rank(np.array([1, 5, 5, 1], np.float32), "abcd", 4)] == [1, 2, 0, 3]
+
+
+@pytest.mark.parametrize("logit", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_an_error(logit: float) -> None:
+    with pytest.raises(InferenceError, match="not finite"):
+        rank(np.array([1, logit, 0], np.float32), "abc", 3)

@@ -1,0 +1,146 @@
+"""Who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service.launch import ROOT
+
+CORE = {"errors", "images", "batching", "golden", "model_config", "repository", "classifier", "backends"}
+ADAPTER = {"classifier", "repository", "errors", "lifecycle", "telemetry"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "lifecycle": set(),
+    "settings": set(),
+    "pb": {"pb"},
+    "batching": {"errors"},
+    "images": {"errors"},
+    "golden": {"errors", "images"},
+    "model_config": {"errors", "images"},
+    "backends": {"batching", "errors"},
+    "repository": {"backends", "batching", "errors", "golden", "images", "model_config"},
+    "classifier": {"errors", "images", "repository"},
+    "telemetry": {"batching", "classifier", "errors", "repository"},
+    "rest": ADAPTER | {"rest"},
+    "rpc": ADAPTER | {"rpc", "pb"},
+    "client": {"pb"},
+    "app": CORE | ADAPTER | {"rest", "rpc", "pb", "settings"},
+    "announcement": {"app", "settings"},
+    "__main__": {"announcement", "app", "client", "errors", "settings", "telemetry"},
+    "__init__": set(),
+}
+"""For each module or package of the service, those of the service that it may import."""
+
+ONLY_IN: dict[str, set[str]] = {
+    "onnxruntime": {"backends"},
+    "PIL": {"images"},
+    "starlette": {"rest", "app"},
+    "uvicorn": {"app"},
+    "uvloop": {"__main__"},
+    "grpc": {"rpc", "client", "app", "errors", "pb"},
+    "prometheus_client": {"telemetry", "app"},
+    "pydantic": {"settings", "rest", "__main__"},
+    "pydantic_settings": {"settings", "__main__"},
+    "tritonclient": {"model_config"},
+    "tqdm": {"client"},
+}
+"""Libraries that have one place, or few."""
+
+
+def python_files(package: str) -> list[Path]:
+    return sorted(ROOT.joinpath(package).rglob("*.py"))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            assert node.module
+            yield node.module
+            # `from service import app` imports service.app.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def place(file: Path) -> str:
+    """`service/rest/body.py` is in the place `rest`, `service/app.py` is `app`."""
+    return file.relative_to(ROOT / "service").parts[0].removesuffix(".py")
+
+
+def service_places() -> set[str]:
+    return {place(file) for file in python_files("service")}
+
+
+@pytest.mark.parametrize("file", python_files("service"), ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_module_imports_only_what_it_may(file: Path) -> None:
+    here = place(file)
+    assert here in MAY_IMPORT, f"service/{here} is new: say in this table what it may import"
+    for name in imported(file):
+        top, _, rest = name.partition(".")
+        if top == "service":
+            there = rest.split(".")[0]
+            if there in service_places():
+                assert there in MAY_IMPORT[here], f"{file} imports service.{there}"
+        assert top not in ("torch", "torchvision", "model", "loadtests", "tests", "onnx"), f"{file} imports {top}"
+        assert here in ONLY_IN.get(top, {here}), f"{file} imports {top}"
+
+
+def test_the_tables_name_what_is_there() -> None:
+    assert MAY_IMPORT.keys() == service_places()
+    everything = {name.partition(".")[0] for file in python_files("service") for name in imported(file)}
+    assert ONLY_IN.keys() <= everything
+
+
+def test_batching_knows_nothing_but_the_errors() -> None:
+    names = {name.partition(".")[0] for name in imported(ROOT / "service" / "batching.py")}
+    assert names - {"service"} <= set(sys.stdlib_module_names)
+
+
+def test_the_training_side_never_imports_the_service() -> None:
+    files = python_files("model")
+    assert files
+    for file in files:
+        assert not {name.partition(".")[0] for name in imported(file)} & {"service", "loadtests", "tests"}, file
+
+
+def test_the_load_tests_import_the_contract_only() -> None:
+    files = python_files("loadtests")
+    if not files:
+        pytest.skip("no load tests in this checkout")
+    for file in files:
+        for name in imported(file):
+            assert name.partition(".")[0] != "model", file
+            assert not name.startswith("service") or name == "service.pb" or name.startswith("service.pb."), (
+                file,
+                name,
+            )
+
+
+@pytest.mark.parametrize("folder", ["proto", "deploy", "docs"])
+def test_papers_hold_no_python(folder: str) -> None:
+    assert python_files(folder) == []
+
+
+def test_the_service_loads_no_torch() -> None:
+    code = "import sys, service.app, service.__main__, service.client; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    modules = {name.partition(".")[0] for name in loaded.stdout.split()}
+    assert "onnxruntime" in modules
+    assert not modules & {"torch", "onnx", "model", "loadtests"}
+
+
+def test_help_does_not_wait_for_the_engine() -> None:
+    code = "import sys; sys.argv[1:] = ['serve', '--help']\nfrom service.__main__ import main\ntry: main()\n"
+    code += "except SystemExit: pass\nprint('modules:', *sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    modules = loaded.stdout.partition("modules: ")[2].split()
+    assert modules
+    assert not {"onnxruntime", "numpy", "uvicorn"} & set(modules)

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from service.backends.onnx_runtime import available_cores
+from service.batching import BatchRecord
+from service.errors import InvalidInputError, NotFoundError, StartError, UnavailableError
+from service.repository import Repository, State
+from tests.repositories import LABELS, graph, write_model
+from tests.service.conftest import ONE_INSTANCE, change_golden
+
+Load = Callable[..., Any]
+
+
+@pytest.fixture
+async def load(tmp_path: Path) -> AsyncIterator[Load]:
+    """Loads the folder of models; what was loaded is closed at the end."""
+    loaded: list[Repository] = []
+
+    async def load(**options: Any) -> Repository:
+        repository = open_repository(tmp_path, **options)
+        loaded.append(repository)
+        await repository.load()
+        return repository
+
+    yield load
+    for repository in loaded:
+        await repository.close()
+
+
+def open_repository(folder: Path, **options: Any) -> Repository:
+    given: dict[str, Any] = {
+        "execution_provider": "cpu",
+        "device_id": 0,
+        "max_queue_size": 100,
+        "default_model": None,
+        "on_batch": lambda model, version, record: None,
+    }
+    return Repository(folder, **(given | options))
+
+
+async def test_a_model_is_loaded_proven_and_answers(tmp_path: Path, load: Load) -> None:
+    batches: list[tuple[str, str, BatchRecord]] = []
+    write_model(tmp_path, extra=ONE_INSTANCE)
+    repository = await load(on_batch=lambda *batch: batches.append(batch))
+    served = repository.resolve("colours", "1")
+    assert (served.name, served.version, served.proven, len(served.instances)) == ("colours", "1", True, 1)
+    assert served.execution_provider == "CPUExecutionProvider"
+    assert served.config.labels == LABELS
+    completed = await served.batcher.submit(np.full((8, 8, 3), (255, 0, 51), np.uint8))
+    np.testing.assert_allclose(completed.result, (10, 0, 2), atol=1e-5)
+    assert [(model, version, record.batch_size) for model, version, record in batches] == [("colours", "1", 1)]
+    assert repository.problems() == []
+
+
+async def test_one_session_for_each_core_unless_the_config_says_otherwise(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path, "default")
+    write_model(tmp_path, "three", extra="instance_group [ { count: 3 } ]")
+    repository = await load()
+    assert len(repository.resolve("default", "").instances) == available_cores()
+    assert len(repository.resolve("three", "").instances) == 3
+
+
+async def test_the_highest_ready_version_answers(tmp_path: Path, load: Load) -> None:
+    model = write_model(tmp_path, versions=(2, 9, 10), extra="version_policy { all { } }")
+    change_golden(model / "10", logits=lambda logits: -logits)
+    repository = await load()
+    assert repository.resolve("colours", "").version == "9"
+    assert repository.resolve("colours", "2").version == "2"
+    with pytest.raises(UnavailableError, match="'colours' is not ready: golden sample"):
+        repository.resolve("colours", "10")
+
+
+async def test_the_only_model_is_the_default(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path)
+    assert (await load()).resolve("", "").name == "colours"
+
+
+async def test_several_models_and_no_default(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path, "a")
+    write_model(tmp_path, "b")
+    with pytest.raises(InvalidInputError, match="no model named: must be one of a, b"):
+        (await load()).resolve("", "")
+    assert (await load(default_model="b")).resolve("", "").name == "b"
+
+
+async def test_what_is_not_there(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path)
+    repository = await load()
+    with pytest.raises(NotFoundError, match=r"^Request for unknown model: 'x' is not found"):
+        repository.resolve("x", "")
+    with pytest.raises(
+        NotFoundError, match=r"^Request for unknown model: 'colours' version '7' is not found; served: 1"
+    ):
+        repository.resolve("colours", "7")
+    with pytest.raises(NotFoundError):
+        repository.find("../colours")
+
+
+async def test_before_it_is_loaded_a_model_is_unavailable(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    repository = open_repository(tmp_path)
+    with pytest.raises(UnavailableError, match="'colours' is not ready: loading"):
+        repository.resolve("colours", "")
+
+
+def break_labels(model: Path) -> None:
+    (model / "labels.txt").write_text("red\n")
+
+
+def break_graph(model: Path) -> None:
+    (model / "1" / "model.onnx").write_bytes(b"not a graph")
+
+
+def answer_with_nan(model: Path) -> None:
+    onnx.save(graph(8, scale=float("nan")), model / "1" / "model.onnx")
+
+
+def rename_output(model: Path) -> None:
+    config = model / "config.pbtxt"
+    config.write_text(config.read_text().replace('"logits"', '"scores"'))
+
+
+def want_another_size(model: Path) -> None:
+    onnx.save(graph(16), model / "1" / "model.onnx")
+
+
+def want_more_classes(model: Path) -> None:
+    config = model / "config.pbtxt"
+    config.write_text(config.read_text().replace("dims: [ 3 ]", "dims: [ 4 ]"))
+    (model / "labels.txt").write_text("a\nb\nc\nd\n")
+
+
+def name_a_missing_version(model: Path) -> None:
+    with (model / "config.pbtxt").open("a") as config:
+        config.write("version_policy { specific { versions: [ 5 ] } }")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda model: (model / "config.pbtxt").unlink(), "no config.pbtxt"),
+        (lambda model: (model / "config.pbtxt").write_text("{"), "config.pbtxt: "),
+        (break_labels, "labels.txt: 1 labels for 3 classes"),
+        (break_graph, "ONNX Runtime cannot load model.onnx"),
+        (lambda model: (model / "1" / "model.onnx").unlink(), "no version folder"),
+        (lambda model: (model / "1").rename(model / "one"), "no version folder"),
+        (lambda model: change_golden(model / "1", pixels=lambda pixels: 255 - pixels), "preprocessing differs"),
+        (lambda model: change_golden(model / "1", logits=lambda logits: logits + 1), "logits differ by"),
+        (answer_with_nan, "logits of a black image are not finite"),
+        (rename_output, "names input 'pixels' and output 'scores'; the graph has pixels and logits"),
+        (want_another_size, "warm-up with batch size 1 failed"),
+        (want_more_classes, r"a batch of 1 gives \(1, 3\), not \(1, 4\)"),
+        (name_a_missing_version, "version_policy names version 5"),
+        (lambda model: (model / "1" / "golden.jpg").unlink(), "golden sample: cannot be read"),
+        (lambda model: (model / "1" / "golden.npz").write_bytes(b""), "golden sample: cannot be read"),
+    ],
+)
+async def test_a_broken_model_says_why_and_leaves_the_others_alone(
+    tmp_path: Path, load: Load, damage: Callable[[Path], object], reason: str
+) -> None:
+    write_model(tmp_path, "good")
+    damage(write_model(tmp_path, "bad"))
+    repository = await load()
+    (problem,) = repository.problems()
+    assert problem.startswith("bad")
+    with pytest.raises(UnavailableError, match=f"model 'bad' is not ready: .*{reason}"):
+        repository.resolve("bad", "")
+    assert repository.resolve("good", "").proven
+    assert [served.name for served in repository.served()] == ["good"]
+
+
+async def test_states(tmp_path: Path, load: Load) -> None:
+    model = write_model(tmp_path, versions=(1, 2), extra="version_policy { all { } }")
+    (model / "1" / "model.onnx").write_bytes(b"")
+    entry = (await load()).find("colours")
+    assert [(v.version, v.state) for v in entry.versions.values()] == [("1", State.UNAVAILABLE), ("2", State.READY)]
+    assert "model.onnx" in entry.versions["1"].reason
+
+
+async def test_a_model_without_a_sample_is_served_and_not_proven(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path, golden=False)
+    assert (await load()).resolve("", "").proven is False
+
+
+async def test_logits_that_are_not_numbers_are_noticed_without_a_sample(tmp_path: Path, load: Load) -> None:
+    answer_with_nan(write_model(tmp_path, golden=False))
+    with pytest.raises(UnavailableError, match="logits of a black image are not finite"):
+        (await load()).resolve("", "")
+
+
+async def test_the_output_that_the_config_names_is_the_one_that_answers(tmp_path: Path, load: Load) -> None:
+    """A graph with a second output, before the logits."""
+    model = write_model(tmp_path, golden=False)
+    path = model / "1" / "model.onnx"
+    two_outputs = onnx.load(path)
+    other = onnx.helper.make_tensor_value_info("means", onnx.TensorProto.FLOAT, ["N", 3])
+    two_outputs.graph.output.insert(0, other)
+    onnx.save(two_outputs, path)
+    completed = await (await load()).resolve("", "").batcher.submit(np.full((8, 8, 3), 255, np.uint8))
+    np.testing.assert_allclose(completed.result, (10, 10, 10), atol=1e-5)
+
+
+async def test_hidden_folders_and_files_are_no_models(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path)
+    write_model(tmp_path, ".colours.partial")
+    (tmp_path / "README.md").write_text("models")
+    assert list((await load()).models) == ["colours"]
+
+
+async def test_a_models_own_queue_size_counts(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path, extra="dynamic_batching { default_queue_policy { max_queue_size: 1 } }")
+    batcher = (await load()).resolve("", "").batcher
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    outcomes = await asyncio.gather(*[batcher.submit(pixels) for _ in range(50)], return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, UnavailableError)]
+    assert refused
+    assert "maximum queue size: 1 " in str(refused[0])
+
+
+@pytest.mark.parametrize("make", [None, lambda folder: folder.mkdir(), lambda folder: folder.write_text("")])
+def test_no_models_is_no_start(tmp_path: Path, make: Callable[[Path], object] | None) -> None:
+    folder = tmp_path / "repository"
+    if make:
+        make(folder)
+    with pytest.raises(StartError, match=f"FOVEA_MODEL_REPOSITORY={folder}: "):
+        open_repository(folder)
+
+
+def test_a_default_model_that_is_not_there(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    with pytest.raises(StartError, match=r"FOVEA_DEFAULT_MODEL=cats: .* holds colours"):
+        open_repository(tmp_path, default_model="cats")
+
+
+def test_cuda_is_not_replaced_by_the_cpu(tmp_path: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    write_model(tmp_path)
+    with pytest.raises(
+        StartError, match=r"FOVEA_EXECUTION_PROVIDER=cuda: this onnxruntime has .*CPUExecutionProvider only"
+    ):
+        open_repository(tmp_path, execution_provider="cuda")

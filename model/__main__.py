@@ -20,6 +20,9 @@ from model.repository import RepositoryError, read_signature
 from model.run import RECIPES, Recipe, RunError, load_run, read_info
 from model.train import train
 
+CHOSEN = ("epochs", "averaged_epochs", "batch_size", "seed", "cutout")
+"""Those parts of a recipe that have a flag."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -47,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--resume", action="store_true", help="continue the run in that folder, as it was started")
     command.add_argument("--net", choices=sorted(NETS), help="default: fastcnn")
     command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 22)")
+    command.add_argument(
+        "--averaged-epochs",
+        type=_at_least(0),
+        help="epochs after those, whose weights are averaged; default: the recipe's (fastcnn 6), 0 with --epochs",
+    )
     command.add_argument("--batch-size", type=_at_least(2), help="default: the recipe's (lenet 128, fastcnn 1000)")
     command.add_argument("--seed", type=_at_least(0), help="default: 0")
     command.add_argument(
@@ -117,8 +125,9 @@ def _train(options: argparse.Namespace) -> None:
         # A small data set would otherwise be a single step an epoch.
         recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, len(dataset) // 10)))
     device = _device(options.device)
+    epochs = recipe.epochs + recipe.averaged_epochs
     print(
-        f"{len(dataset)} images of {len(dataset.classes)} classes, {recipe.net} for {recipe.epochs} epochs "
+        f"{len(dataset)} images of {len(dataset.classes)} classes, {recipe.net} for {epochs} epochs "
         f"in batches of {recipe.batch_size} on {device}"
     )
     train(
@@ -133,7 +142,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    given = {key: getattr(options, key) for key in ("epochs", "batch_size", "seed", "cutout")}
+    given = {key: getattr(options, key) for key in CHOSEN}
+    if options.epochs is not None and options.averaged_epochs is None:
+        given["averaged_epochs"] = 0
     return replace(
         RECIPES[options.net or "fastcnn"], **{key: value for key, value in given.items() if value is not None}
     )
@@ -143,7 +154,7 @@ def _continue_as_started(options: argparse.Namespace) -> None:
     """Fill in the options that the run was started with, and refuse others."""
     info = read_info(options.run)
     recipe = info["recipe"]
-    started = {key: recipe[key] for key in ("net", "epochs", "batch_size", "seed", "cutout")} | {
+    started = {key: recipe[key] for key in ("net", *CHOSEN)} | {
         "data": info["data"],
         "image_size": info["image_size"],
         "hold_out": info["held_out_images"],

@@ -200,7 +200,8 @@ def rank(logits: Logits, labels: Sequence[str], top_k: int) -> list[Prediction]:
     largest = float(logits.max())
     if not math.isfinite(largest):
         raise InferenceError("the model's logits are not finite for this image")
-    scores = np.exp(logits.astype(np.float64) - largest)
+    shifted = logits.astype(np.float64) - largest
+    scores = np.exp(shifted)
     probabilities = scores / scores.sum()
-    ranked = np.argsort(-logits, kind="stable")[:top_k]
+    ranked = np.argsort(-shifted, kind="stable")[:top_k]
     return [Prediction(labels[index], index, float(probabilities[index])) for index in ranked.tolist()]

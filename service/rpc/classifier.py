@@ -62,7 +62,13 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             # gRPC keeps the exception that `abort` raises, and with it this frame, until the garbage is
             # collected: leave no images in it.
             del request
-            await context.abort(outcome.grpc_code, str(outcome))
+            try:
+                await context.abort(outcome.grpc_code, str(outcome))
+            except grpc.aio.AbortError:
+                raise
+            except Exception:
+                # The client's own deadline passed at the same moment: nobody is left to be told.
+                raise asyncio.CancelledError from None
         return outcome
 
     async def ClassifyStream(

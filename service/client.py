@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -31,9 +32,14 @@ def classify_paths(paths: Sequence[Path], *, server: str, model: str, version: s
         print(f"error: no image files in {', '.join(map(str, paths))}", file=sys.stderr)
         return 1
     width = max(len(str(file)) for file in files)
-    failures = asyncio.run(
-        _classify(files, server, pb.ClassifyRequest(model=model, version=version, top_k=top_k), as_json, width)
-    )
+    try:
+        failures = asyncio.run(
+            _classify(files, server, pb.ClassifyRequest(model=model, version=version, top_k=top_k), as_json, width)
+        )
+    except BrokenPipeError:
+        # Whoever read the answers has seen enough; what Python flushes at its end must go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 1 if failures else 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.repositories import picture
-from tests.service.launch import RunningService, run_to_end
+from tests.service.launch import ROOT, RunningService, command, run_to_end
 
 
 @pytest.fixture
@@ -118,3 +118,13 @@ def test_help_and_version() -> None:
     nothing = run_to_end()
     assert nothing.returncode == 2
     assert "usage: fovea" in nothing.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback(service: RunningService, pictures: Path) -> None:
+    arguments = command("classify", "--server", service.grpc, str(pictures))
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 1

@@ -6,6 +6,8 @@ import shlex
 from importlib.metadata import version
 
 from service.app import Running
+from service.image_contract import ImageContract
+from service.loading import ServedVersion
 from service.settings import Settings
 
 
@@ -14,7 +16,7 @@ def announcement(running: Running, settings: Settings) -> str:
     served_versions = running.repository.served()
     lines = [f"Fovea {version('fovea')} serves {settings.model_repository}"]
     lines += [
-        f"  {served.name} version {served.version}: {len(served.config.labels)} classes, "
+        f"  {served.name} version {served.version}: {_takes(served)}, "
         f"{served.execution_provider}, {len(served.instances)} instances, "
         f"max batch size {served.config.max_batch_size}"
         for served in served_versions
@@ -34,3 +36,7 @@ def announcement(running: Running, settings: Settings) -> str:
             f"'http://{running.http_address}/v1/classify?model={proven.name}'",
         ]
     return "\n".join(lines)
+
+
+def _takes(served: ServedVersion) -> str:
+    return f"{len(served.images.labels)} classes" if isinstance(served.images, ImageContract) else "tensors only"

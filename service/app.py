@@ -18,16 +18,22 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 from starlette.types import ASGIApp
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from service.backends.onnx_runtime import available_cores
 from service.classifier import Classifier
+from service.control import Control
 from service.errors import StartError
 from service.images import ImageLimits
+from service.inference import Inference
 from service.lifecycle import Lifecycle
+from service.loading import Engine
 from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
+from service.protocol import ServiceInformation
 from service.repository import Repository
 from service.rest.application import create_http_application
 from service.rpc.classifier import ClassifierServicer
+from service.rpc.inference import InferenceServicer
 from service.settings import Settings
 from service.telemetry import Telemetry, log
 
@@ -37,6 +43,7 @@ FLUSH_S = 1.0
 """How long last answers may take to leave, at the stop."""
 
 CLASSIFIER_SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+INFERENCE_SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
 @dataclass(frozen=True)
@@ -61,13 +68,15 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         loop.add_signal_handler(number, lifecycle.stopping.set)
 
     image_limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_image_frames)
+    engine = Engine(settings.execution_provider, settings.device_id, settings.max_queue_size)
     repository = Repository(
         settings.model_repository,
-        execution_provider=settings.execution_provider,
-        device_id=settings.device_id,
-        max_queue_size=settings.max_queue_size,
+        engine,
         default_model=settings.default_model,
+        wanted=_wanted(settings),
         on_batch=telemetry.on_batch,
+        on_served=telemetry.on_served,
+        on_withdrawn=telemetry.on_withdrawn,
     )
     classifier = Classifier(
         repository,
@@ -76,9 +85,16 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         max_decoding=settings.max_queue_size,
         decode_threads=available_cores(),
     )
+    inference = Inference(repository)
+    allowed = settings.model_control_mode == "explicit"
+    information = ServiceInformation(repository, name=settings.server_name, control=allowed)
+    control = Control(repository, allowed=allowed)
     application = create_http_application(
         classifier,
+        inference,
         repository,
+        information,
+        control,
         telemetry,
         lifecycle,
         version=version("fovea"),
@@ -86,21 +102,21 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         max_request_bytes=settings.max_request_bytes,
         max_images=settings.max_images_per_request,
     )
-    servicer = ClassifierServicer(
-        classifier, repository, telemetry, lifecycle, request_timeout_s=settings.request_timeout_s
+    timeout_s = settings.request_timeout_s
+    servicers = (
+        ClassifierServicer(classifier, repository, telemetry, lifecycle, request_timeout_s=timeout_s),
+        InferenceServicer(inference, information, control, telemetry, lifecycle, request_timeout_s=timeout_s),
     )
 
     async with AsyncExitStack() as stack:
         stack.callback(classifier.close)
         stack.push_async_callback(repository.close)
         metrics_address = stack.enter_context(_metrics_server(telemetry, settings))
-        grpc_server = await stack.enter_async_context(_grpc_server(servicer, settings))
+        grpc_server = await stack.enter_async_context(_grpc_server(*servicers, settings))
         http_server = await stack.enter_async_context(_http_server(application, settings))
 
-        if not await _unless_stopped(repository.load(), lifecycle):
+        if not await _unless_stopped(repository.load_all(), lifecycle):
             return
-        for served in repository.served():
-            telemetry.on_served(served)
         problems = repository.problems()
         for problem in problems:
             log.error("%s", problem)
@@ -109,12 +125,34 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
             await _set_health(grpc_server.health, health_pb2.HealthCheckResponse.SERVING)
         on_started(Running(repository, http_server.address, grpc_server.address, metrics_address))
 
+        if settings.model_control_mode == "poll":
+            await _poll(repository, settings.poll_interval_s, lifecycle)
         await lifecycle.stopping.wait()
         log.info("stopping: requests in flight have up to %g s", settings.grace_period_s)
         await grpc_server.health.enter_graceful_shutdown()
         await _drain(lifecycle, settings.grace_period_s)
         # What is still open is no request: health watches, streams without one.
         await grpc_server.server.stop(FLUSH_S)
+
+
+def _wanted(settings: Settings) -> list[str] | None:
+    """The models to be loaded at start; None: all."""
+    if settings.model_control_mode != "explicit" or settings.load_models == "*":
+        return None
+    return [name.strip() for name in settings.load_models.split(",") if name.strip()]
+
+
+async def _poll(repository: Repository, interval_s: float, lifecycle: Lifecycle) -> None:
+    """Follow the folder until the service stops."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(interval_s):
+                await lifecycle.stopping.wait()
+                return
+        try:
+            await repository.poll()
+        except StartError as error:
+            log.error("polling: %s", error)
 
 
 async def _drain(lifecycle: Lifecycle, grace_period_s: float) -> None:
@@ -162,7 +200,9 @@ class _GrpcServer:
 
 
 @asynccontextmanager
-async def _grpc_server(servicer: ClassifierServicer, settings: Settings) -> AsyncIterator[_GrpcServer]:
+async def _grpc_server(
+    classifier: ClassifierServicer, inference: InferenceServicer, settings: Settings
+) -> AsyncIterator[_GrpcServer]:
     server = grpc.aio.server(
         options=[
             # Without this a second service could share the port, and the requests, unnoticed.
@@ -173,9 +213,11 @@ async def _grpc_server(servicer: ClassifierServicer, settings: Settings) -> Asyn
     )
     health_servicer = health.aio.HealthServicer()
     await _set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
-    classifier_pb2_grpc.add_ClassifierServicer_to_server(servicer, server)
+    classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, server)
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((CLASSIFIER_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    names = (CLASSIFIER_SERVICE, INFERENCE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
     try:
         port = server.add_insecure_port(_address(settings.host, settings.grpc_port))
     except RuntimeError as error:
@@ -188,7 +230,7 @@ async def _grpc_server(servicer: ClassifierServicer, settings: Settings) -> Asyn
 
 
 async def _set_health(servicer: health.aio.HealthServicer, status: int) -> None:
-    for name in ("", CLASSIFIER_SERVICE):
+    for name in ("", CLASSIFIER_SERVICE, INFERENCE_SERVICE):
         await servicer.set(name, status)
 
 

@@ -1,8 +1,8 @@
 """Dynamic batching: many callers, each with one item; few instances, each running a batch at a time.
 
-Pure asyncio; knows no ONNX and no protocol. Work-conserving: an idle instance takes everything that
-waits, up to the maximum, at once. A queue delay, where one is set, counts from the arrival of the
-oldest item.
+Pure asyncio; knows no ONNX and no protocol. An item is one or more rows. Work-conserving: an idle
+instance takes everything that waits, up to the maximum of rows, at once. A queue delay, where one is
+set, counts from the arrival of the oldest item.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -28,15 +28,17 @@ class BatchOutput(Generic[Result]):
     results: Sequence[Result]
     assembly_s: float
     inference_s: float
+    output_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One batch that was run. `failed` when it raised."""
+    """One batch that was run: its size in rows, and what each part took. `failed` when it raised."""
 
     batch_size: int
     assembly_s: float
     inference_s: float
+    output_s: float = 0.0
     failed: bool = False
 
 
@@ -56,9 +58,17 @@ class RunBatch(Protocol[Given, Result]):
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[Item, Result]):
     item: Item
+    rows: int
+    kind: Hashable
     arrived: float
     deadline: float | None
     done: asyncio.Future[Completed[Result]]
+    taken: bool = False
+
+    def time_out(self) -> None:
+        """It has waited for as long as it may; once an instance has it, that no longer counts."""
+        if not self.taken and not self.done.done():
+            self.done.set_exception(UnavailableError("Request timeout expired"))
 
 
 class DynamicBatcher(Generic[Item, Result]):
@@ -66,9 +76,10 @@ class DynamicBatcher(Generic[Item, Result]):
 
     Args:
         instances: each runs one batch at a time.
-        max_batch_size: most items in a batch.
-        max_queue_size: most items waiting; one more is refused at once.
+        max_batch_size: most rows in a batch; 1: every item runs alone, however many rows it has.
+        max_queue_size: most rows waiting; what would make it more is refused at once.
         max_queue_delay_s: how long an idle instance may wait for a fuller batch; 0: not at all.
+        priority_levels: how many there are, 1 the most urgent; an item waits only for those as urgent.
         on_batch: told of every batch that was run.
     """
 
@@ -79,13 +90,15 @@ class DynamicBatcher(Generic[Item, Result]):
         max_batch_size: int,
         max_queue_size: int,
         max_queue_delay_s: float = 0.0,
+        priority_levels: int = 1,
         on_batch: Callable[[BatchRecord], None] = lambda record: None,
     ) -> None:
         self._max_batch_size = max_batch_size
         self._max_queue_size = max_queue_size
         self._max_queue_delay_s = max_queue_delay_s
         self._on_batch = on_batch
-        self._queue: deque[_Entry[Item, Result]] = deque()
+        self._queues: list[deque[_Entry[Item, Result]]] = [deque() for _ in range(priority_levels)]
+        self._waiting_rows = 0
         self._changed = asyncio.Event()
         self._forming = asyncio.Lock()
         self._closing = False
@@ -93,37 +106,58 @@ class DynamicBatcher(Generic[Item, Result]):
 
     @property
     def queue_depth(self) -> int:
-        """Items that wait for an instance."""
-        return len(self._queue)
+        """Rows that wait for an instance."""
+        return self._waiting_rows
 
-    async def submit(self, item: Item, deadline: float | None = None) -> Completed[Result]:
+    async def submit(
+        self,
+        item: Item,
+        deadline: float | None = None,
+        *,
+        rows: int = 1,
+        kind: Hashable = None,
+        priority: int = 1,
+        queue_timeout_s: float | None = None,
+    ) -> Completed[Result]:
         """Wait for the item's result.
 
         A caller that is cancelled, or whose deadline (on `time.monotonic`'s clock) passes while the item
         waits, costs no inference.
 
+        Args:
+            rows: how much of a batch the item takes; at most the batcher's maximum, where items share a batch.
+            kind: only items of the same kind share a batch.
+            priority: 1 to the batcher's `priority_levels`.
+            queue_timeout_s: longest time in the queue.
+
         Raises:
-            UnavailableError: the queue is full, or the batcher is closing.
+            UnavailableError: the queue is full, the time in it was too long, or the batcher is closing.
             DeadlineExceededError: no result by the deadline.
             InferenceError: the batch failed, or gave the wrong number of results.
         """
         if self._closing:
             raise UnavailableError("the model is being unloaded")
-        if len(self._queue) >= self._max_queue_size:
+        if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
             self._drop_abandoned()
-            if len(self._queue) >= self._max_queue_size:
-                raise UnavailableError(f"Exceeds maximum queue size: {self._max_queue_size} images are waiting")
+            if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
+                raise UnavailableError(f"Exceeds maximum queue size: {self._max_queue_size} rows are waiting")
         now = time.monotonic()
-        entry = _Entry[Item, Result](item, now, deadline, asyncio.get_running_loop().create_future())
-        self._queue.append(entry)
+        loop = asyncio.get_running_loop()
+        entry = _Entry[Item, Result](item, rows, kind, now, deadline, loop.create_future())
+        self._queues[priority - 1].append(entry)
+        self._waiting_rows += rows
         self._changed.set()
-        if deadline is None:
-            return await entry.done
+        timer = loop.call_later(queue_timeout_s, entry.time_out) if queue_timeout_s is not None else None
         try:
+            if deadline is None:
+                return await entry.done
             async with asyncio.timeout(deadline - now):
                 return await entry.done
         except TimeoutError:
             raise DeadlineExceededError("the deadline passed before the result was there") from None
+        finally:
+            if timer:
+                timer.cancel()
 
     async def close(self) -> None:
         """Refuse new items, run what waits, stop the instances."""
@@ -132,24 +166,31 @@ class DynamicBatcher(Generic[Item, Result]):
         await asyncio.gather(*self._instances)
 
     def _drop_abandoned(self) -> None:
-        self._queue = deque(entry for entry in self._queue if not entry.done.done())
+        self._queues = [deque(entry for entry in queue if not entry.done.done()) for queue in self._queues]
+        self._waiting_rows = sum(entry.rows for entry in self._entries())
+
+    def _entries(self) -> Iterator[_Entry[Item, Result]]:
+        """What waits, in the order in which it will be taken."""
+        for queue in self._queues:
+            yield from queue
 
     async def _serve(self, run_batch: RunBatch[Item, Result]) -> None:
         while batch := await self._next_batch():
             taken = time.monotonic()
+            rows = sum(entry.rows for entry in batch)
             try:
                 output = await run_batch([entry.item for entry in batch])
                 if len(output.results) != len(batch):
                     raise InferenceError(f"{len(output.results)} results for a batch of {len(batch)}")
             except Exception as error:
-                self._on_batch(BatchRecord(len(batch), 0.0, time.monotonic() - taken, failed=True))
+                self._on_batch(BatchRecord(rows, 0.0, time.monotonic() - taken, failed=True))
                 for entry in batch:
                     if not entry.done.done():
                         failure = InferenceError(f"inference failed: {error}")
                         failure.__cause__ = error
                         entry.done.set_exception(failure)
                 continue
-            record = BatchRecord(len(batch), output.assembly_s, output.inference_s)
+            record = BatchRecord(rows, output.assembly_s, output.inference_s, output.output_s)
             self._on_batch(record)
             for entry, result in zip(batch, output.results, strict=True):
                 if not entry.done.done():
@@ -159,20 +200,21 @@ class DynamicBatcher(Generic[Item, Result]):
         """What waits, oldest first; empty when the batcher is closing and nothing is left."""
         async with self._forming:
             while True:
-                while not self._queue:
+                while not self._waiting_rows:
                     if self._closing:
                         return []
                     self._changed.clear()
                     await self._changed.wait()
                 if self._max_queue_delay_s:
-                    await self._fill_until(self._queue[0].arrived + self._max_queue_delay_s)
+                    oldest = min(entry.arrived for entry in self._entries())
+                    await self._fill_until(oldest + self._max_queue_delay_s)
                 if batch := self._take():
                     return batch
 
     async def _fill_until(self, moment: float) -> None:
         try:
             async with asyncio.timeout(moment - time.monotonic()):
-                while len(self._queue) < self._max_batch_size and not self._closing:
+                while self._waiting_rows < self._max_batch_size and not self._closing:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -181,10 +223,21 @@ class DynamicBatcher(Generic[Item, Result]):
     def _take(self) -> list[_Entry[Item, Result]]:
         now = time.monotonic()
         batch: list[_Entry[Item, Result]] = []
-        while self._queue and len(batch) < self._max_batch_size:
-            entry = self._queue.popleft()
-            expired = entry.deadline is not None and entry.deadline <= now
-            # An expired entry's caller is told by its own timer, due at the same moment.
-            if not entry.done.done() and not expired:
+        rows = 0
+        for queue in self._queues:
+            while queue:
+                entry = queue[0]
+                expired = entry.deadline is not None and entry.deadline <= now
+                # An expired entry's caller is told by its own timer, due at the same moment.
+                if entry.done.done() or expired:
+                    queue.popleft()
+                    self._waiting_rows -= entry.rows
+                    continue
+                if batch and (rows + entry.rows > self._max_batch_size or entry.kind != batch[0].kind):
+                    return batch
+                queue.popleft()
+                self._waiting_rows -= entry.rows
+                entry.taken = True
                 batch.append(entry)
+                rows += entry.rows
         return batch

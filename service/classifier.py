@@ -19,8 +19,12 @@ from service.errors import (
     TooLargeError,
     UnavailableError,
 )
-from service.images import ImageLimits, Pixels, Preprocessing, decode, decode_if_small
-from service.repository import Logits, Repository, ServedVersion
+from service.image_contract import ImageContract, NoImagesError, Scores
+from service.images import ImageLimits, decode, decode_if_small
+from service.inference import run
+from service.loading import ServedVersion
+from service.repository import Repository
+from service.tensors import Array
 
 DEFAULT_TOP_K = 5
 
@@ -111,6 +115,8 @@ class Classifier:
             FoveaError: the request as a whole cannot be answered.
         """
         served = self._repository.resolve(model, version)
+        if isinstance(served.images, NoImagesError):
+            raise InvalidInputError(f"images cannot be sent to model '{served.name}', tensors can: {served.images}")
         if not images:
             raise InvalidInputError("no images in the request")
         if len(images) > self._max_images:
@@ -118,15 +124,34 @@ class Classifier:
         if top_k is not None and top_k < 1:
             raise InvalidInputError(f"top_k is {top_k}: must be at least 1")
         top_k = top_k or DEFAULT_TOP_K
-        if len(images) == 1:
-            return Answer(served.name, served.version, [await self._result(images[0], served, top_k, deadline)])
+        with served.in_use():
+            if len(images) == 1:
+                results = [await self._result(images[0], served, served.images, top_k, deadline)]
+            else:
+                results = await self._results(images, served, served.images, top_k, deadline)
+        return Answer(served.name, served.version, results)
 
+    def known_model(self, name: str) -> str:
+        """The model that a request's name stands for; empty where there is none."""
+        return self._repository.known(name)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    async def _results(
+        self,
+        images: Sequence[EncodedImage],
+        served: ServedVersion,
+        contract: ImageContract,
+        top_k: int,
+        deadline: float,
+    ) -> list[Classification | FoveaError]:
         # One request's images enter the queue a batch at a time, so a long one cannot starve a single image.
-        window = asyncio.Semaphore(served.config.max_batch_size)
+        window = asyncio.Semaphore(max(1, served.config.max_batch_size))
 
         async def in_turn(number: int, image: EncodedImage) -> Classification | FoveaError:
             async with window:
-                result = await self._result(image, served, top_k, deadline)
+                result = await self._result(image, served, contract, top_k, deadline)
             if isinstance(result, FoveaError):
                 return type(result)(f"image {number} of {len(images)}: {result}")
             return result
@@ -136,30 +161,23 @@ class Classifier:
                 tasks = [group.create_task(in_turn(number, image)) for number, image in enumerate(images, 1)]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return Answer(served.name, served.version, [task.result() for task in tasks])
-
-    def known_model(self, name: str) -> str:
-        """The model that a request's name stands for; empty where there is none."""
-        return self._repository.known(name)
-
-    def close(self) -> None:
-        self._threads.shutdown()
+        return [task.result() for task in tasks]
 
     async def _result(
-        self, image: EncodedImage, served: ServedVersion, top_k: int, deadline: float
+        self, image: EncodedImage, served: ServedVersion, contract: ImageContract, top_k: int, deadline: float
     ) -> Classification | FoveaError:
         start = time.monotonic()
         if isinstance(image, FoveaError):
             return image
         try:
-            pixels = await self._decode(image, served.config.preprocessing, deadline)
+            tensor = await self._decode(image, contract, deadline)
         except (InvalidInputError, TooLargeError) as error:
             return error.with_traceback(None)  # The traceback holds the image.
         decoded = time.monotonic()
         try:
-            completed = await served.batcher.submit(pixels, deadline)
+            completed = await run(served, (tensor,), 1, deadline=deadline)
             inferred = time.monotonic()
-            predictions = rank(completed.result, served.config.labels, top_k)
+            predictions = rank(completed.result[contract.output], contract.labels, top_k, contract.scores)
         except InferenceError as error:
             return error.with_traceback(None)
         end = time.monotonic()
@@ -173,35 +191,38 @@ class Classifier:
         )
         return Classification(predictions, stages, completed.batch.batch_size)
 
-    async def _decode(self, image: bytes, preprocessing: Preprocessing, deadline: float) -> Pixels:
-        small = decode_if_small(image, preprocessing, self._image_limits)
+    async def _decode(self, image: bytes, contract: ImageContract, deadline: float) -> Array:
+        small = decode_if_small(image, contract.preprocessing, self._image_limits)
         if small is not None:
-            return small
+            return contract.to_input(small)
         if self._decoding >= self._max_decoding:
             raise UnavailableError(f"{self._decoding} images are waiting to be decoded")
         self._decoding += 1
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._threads, decode, image, preprocessing, self._image_limits
-                )
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._decoded, image, contract)
         except TimeoutError:
             raise DeadlineExceededError("the deadline passed before the image was decoded") from None
         finally:
             self._decoding -= 1
 
+    def _decoded(self, image: bytes, contract: ImageContract) -> Array:
+        return contract.to_input(decode(image, contract.preprocessing, self._image_limits))
 
-def rank(logits: Logits, labels: Sequence[str], top_k: int) -> list[Prediction]:
-    """Softmax of (K,) logits, and its `top_k` most probable classes in descending order.
+
+def rank(scores: Array, labels: Sequence[str], top_k: int, kind: Scores = "logits") -> list[Prediction]:
+    """The `top_k` most probable classes in descending order, of one image's scores, whatever their shape.
 
     Raises:
-        InferenceError: a logit is NaN or infinite.
+        InferenceError: a score is NaN or infinite.
     """
-    largest = float(logits.max())
+    values = scores.astype(np.float64).reshape(-1)
+    largest = float(values.max())
     if not math.isfinite(largest):
-        raise InferenceError("the model's logits are not finite for this image")
-    shifted = logits.astype(np.float64) - largest
-    scores = np.exp(shifted)
-    probabilities = scores / scores.sum()
-    ranked = np.argsort(-shifted, kind="stable")[:top_k]
-    return [Prediction(labels[index], index, float(probabilities[index])) for index in ranked.tolist()]
+        raise InferenceError(f"the model's {kind} are not finite for this image")
+    # Before the softmax, in which far smaller logits would all be zero.
+    ranked = np.argsort(-values, kind="stable")[:top_k]
+    if kind == "logits":
+        values = np.exp(values - largest)
+        values /= values.sum()
+    return [Prediction(labels[index], index, float(values[index])) for index in ranked.tolist()]

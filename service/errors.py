@@ -25,9 +25,30 @@ class TooLargeError(FoveaError):
     grpc_code = StatusCode.RESOURCE_EXHAUSTED
 
 
+class UnsupportedEncodingError(FoveaError):
+    """A content coding that is not known."""
+
+    http_status = 415
+    grpc_code = StatusCode.UNIMPLEMENTED
+
+
 class UnsupportedMediaTypeError(FoveaError):
     http_status = 415
     grpc_code = StatusCode.INVALID_ARGUMENT
+
+
+class ForbiddenError(FoveaError):
+    """The service's settings do not allow it."""
+
+    http_status = 403
+    grpc_code = StatusCode.PERMISSION_DENIED
+
+
+class UnsupportedError(FoveaError):
+    """A part of a protocol that this service does not have."""
+
+    http_status = 501
+    grpc_code = StatusCode.UNIMPLEMENTED
 
 
 class NotFoundError(FoveaError):

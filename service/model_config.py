@@ -1,145 +1,265 @@
-"""A model's `config.pbtxt` and labels, read as Triton reads them."""
+"""A model's `config.pbtxt`, read as Triton reads it and completed from the graph."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
+from google.protobuf import json_format, text_format
+from google.protobuf.message import Message
+from tritonclient.grpc import model_config_pb2 as pb
 
 from service.errors import ModelError
-from service.images import Preprocessing, ResizeFilter
+from service.tensors import Graph, TensorSpec
+
+BACKEND = "onnxruntime"
+PLATFORM = "onnxruntime_onnx"
+GRAPH_FILE = "model.onnx"
+COMPLETED_MAX_BATCH_SIZE = 4
+"""For a graph with a batch axis and no word about it in the config: Triton's own default."""
+
+REFUSED = (
+    "batch_input",
+    "batch_output",
+    "cc_model_filenames",
+    "ensemble_scheduling",
+    "input.allow_ragged_batch",
+    "input.is_non_linear_format_io",
+    "input.is_shape_tensor",
+    "input.optional",
+    "input.reshape",
+    "instance_group.passive",
+    "model_operations",
+    "model_repository_agents",
+    "model_transaction_policy.decoupled",
+    "output.is_non_linear_format_io",
+    "output.is_shape_tensor",
+    "output.reshape",
+    "response_cache",
+    "sequence_batching",
+)
+"""Fields that would change the answers, and that this service does not have: a model that sets one is not served."""
+
+WITHOUT_EFFECT = (
+    "instance_group.host_policy",
+    "instance_group.profile",
+    "instance_group.rate_limiter",
+    "instance_group.secondary_devices",
+    "metric_tags",
+    "model_metrics",
+    "model_warmup",
+    "optimization.cuda",
+    "optimization.eager_batching",
+    "optimization.gather_kernel_buffer_threshold",
+    "optimization.graph",
+    "optimization.input_pinned_memory",
+    "optimization.output_pinned_memory",
+    "optimization.priority",
+    "runtime",
+)
+"""Fields that are read, said in the log, and have no effect here."""
 
 
 @dataclass(frozen=True)
-class ImageModelConfig:
-    """What the service needs to know of an image classifier.
+class ModelConfig:
+    """A model's configuration, complete.
 
     Attributes:
-        preprocessing: what the graph cannot hold; its input is uint8 (N, H, W, 3) RGB.
-        labels: one for each class; (N, len(labels)) float32 logits come out.
-        instance_count: instances asked for; None: the service decides.
-        max_queue_size: images that may wait; None: the service's setting.
-        versions: the version policy.
+        proto: as Triton would report it.
+        inputs, outputs: without the batch axis, where there is one.
+        labels: of those outputs that have some.
+        max_batch_size: rows in a batch; 0: the model has no batch axis.
     """
 
-    name: str
-    input_name: str
-    output_name: str
-    preprocessing: Preprocessing
-    labels: tuple[str, ...]
-    max_batch_size: int
-    max_queue_delay_s: float
-    max_queue_size: int | None
-    instance_count: int | None
-    version_policy: model_config_pb2.ModelVersionPolicy
+    proto: pb.ModelConfig
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: Mapping[str, tuple[str, ...]]
 
-    def serves(self, versions: list[int]) -> list[int]:
-        """Which of a model's versions its policy serves: the latest one, where it says nothing."""
-        policy = self.version_policy
-        if policy.HasField("all"):
-            return sorted(versions)
-        if policy.HasField("specific"):
-            missing = set(policy.specific.versions) - set(versions)
-            if missing:
-                raise ModelError(f"version_policy names version {min(missing)}, which has no folder")
-            return sorted(policy.specific.versions)
-        return sorted(versions)[-(policy.latest.num_versions or 1) :]
+    @property
+    def name(self) -> str:
+        return str(self.proto.name)
+
+    @property
+    def max_batch_size(self) -> int:
+        return int(self.proto.max_batch_size)
+
+    @property
+    def batches_requests(self) -> bool:
+        """Whether requests may share a batch."""
+        return self.max_batch_size > 1 and self.proto.HasField("dynamic_batching")
+
+    @property
+    def open_dims(self) -> bool:
+        """Whether rows may differ in shape."""
+        return any(-1 in spec.dims for spec in self.inputs)
+
+    @property
+    def max_queue_delay_s(self) -> float:
+        return float(self.proto.dynamic_batching.max_queue_delay_microseconds) / 1e6
+
+    def queue_policy(self, priority: int) -> pb.ModelQueuePolicy:
+        batching = self.proto.dynamic_batching
+        return batching.priority_queue_policy.get(priority, batching.default_queue_policy)
+
+    def without_effect(self) -> list[str]:
+        """The fields set that have no effect here."""
+        return [field for field in WITHOUT_EFFECT if _is_set(self.proto, field)]
 
 
-def read_config(folder: Path) -> ImageModelConfig:
-    """Read `<folder>/config.pbtxt` and its labels.
+def read_proto(folder: Path, override: str | None = None) -> pb.ModelConfig:
+    """Read `<folder>/config.pbtxt`; an empty message where there is none.
+
+    Args:
+        override: a whole configuration as JSON, which takes the file's place.
 
     Raises:
-        ModelError: a file is missing or wrong, or the model is none that images can be sent to.
+        ModelError: it cannot be read, or asks for what this service does not have.
     """
+    proto = pb.ModelConfig()
     path = folder / "config.pbtxt"
     try:
-        config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except FileNotFoundError:
-        raise ModelError("no config.pbtxt") from None
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ModelError(f"config.pbtxt: {error}") from error
-
-    if config.name and config.name != folder.name:
-        raise ModelError(f"config.pbtxt: name {config.name!r} must equal the folder's, {folder.name!r}")
-    if "onnxruntime" not in (config.backend or config.platform.removesuffix("_onnx")):
-        raise ModelError(f'config.pbtxt: backend {config.backend or config.platform!r}: must be "onnxruntime"')
-    if config.max_batch_size < 1:
-        raise ModelError("config.pbtxt: max_batch_size must be at least 1: the graph's first axis is the batch")
-    if len(config.input) != 1 or len(config.output) != 1:
-        raise ModelError(
-            f"config.pbtxt: {len(config.input)} inputs and {len(config.output)} outputs: "
-            "an image classifier has one of each"
-        )
-    (model_input,), (model_output,) = config.input, config.output
-    height, width = _image_shape(model_input)
-    classes = model_output.dims[0] if len(model_output.dims) == 1 else 0
-    if model_output.data_type != model_config_pb2.TYPE_FP32 or classes < 1:
-        raise ModelError("config.pbtxt: the output must be TYPE_FP32 with dims [ number of classes ]")
-
-    queue_policy = config.dynamic_batching.default_queue_policy
-    return ImageModelConfig(
-        name=folder.name,
-        input_name=model_input.name,
-        output_name=model_output.name,
-        preprocessing=_preprocessing(config, height, width),
-        labels=_labels(folder, model_output, classes),
-        max_batch_size=config.max_batch_size,
-        max_queue_delay_s=config.dynamic_batching.max_queue_delay_microseconds / 1e6,
-        max_queue_size=queue_policy.max_queue_size or None,
-        instance_count=sum(max(1, group.count) for group in config.instance_group) or None,
-        version_policy=config.version_policy,
-    )
+        if override is not None:
+            json_format.Parse(override, proto)
+        elif path.is_file():
+            text_format.Parse(path.read_text(), proto)
+    except (text_format.ParseError, json_format.ParseError, UnicodeDecodeError, OSError) as error:
+        where = "config override" if override is not None else "config.pbtxt"
+        raise ModelError(f"{where}: {error}") from error
+    if proto.name and proto.name != folder.name:
+        raise ModelError(f"config.pbtxt: name {proto.name!r} must equal the folder's, {folder.name!r}")
+    if (proto.backend or proto.platform.removesuffix("_onnx") or BACKEND) != BACKEND:
+        raise ModelError(f'config.pbtxt: backend {proto.backend or proto.platform!r}: must be "{BACKEND}"')
+    for field in REFUSED:
+        if _is_set(proto, field):
+            raise ModelError(f"config.pbtxt: {field} is set, which this service does not have")
+    if proto.max_batch_size < 0:
+        raise ModelError(f"config.pbtxt: max_batch_size is {proto.max_batch_size}: must not be negative")
+    filename = proto.default_model_filename or GRAPH_FILE
+    if Path(filename).name != filename:
+        raise ModelError(f"config.pbtxt: default_model_filename {filename!r} must be a file's name alone")
+    proto.name = folder.name
+    proto.backend, proto.platform = BACKEND, PLATFORM
+    proto.default_model_filename = filename
+    if not proto.HasField("version_policy"):
+        proto.version_policy.latest.num_versions = 1
+    return proto
 
 
-def _image_shape(model_input: model_config_pb2.ModelInput) -> tuple[int, int]:
-    dims = list(model_input.dims)
-    if (
-        model_input.data_type != model_config_pb2.TYPE_UINT8
-        or model_input.format != model_config_pb2.ModelInput.FORMAT_NHWC
-        or len(dims) != 3
-        or dims[2] != 3
-        or min(dims) < 1
-    ):
-        raise ModelError("config.pbtxt: the input must be TYPE_UINT8, FORMAT_NHWC, dims [ height, width, 3 ]")
-    return dims[0], dims[1]
+def served_versions(proto: pb.ModelConfig, versions: Sequence[int]) -> list[int]:
+    """Which of a model's versions its policy serves: the latest one, where it says nothing.
+
+    Raises:
+        ModelError: it names one that is not there.
+    """
+    policy = proto.version_policy
+    if policy.HasField("all"):
+        return sorted(versions)
+    if policy.HasField("specific"):
+        missing = set(policy.specific.versions) - set(versions)
+        if missing:
+            raise ModelError(f"version_policy names version {min(missing)}, which has no folder")
+        return sorted(policy.specific.versions)
+    return sorted(versions)[-(policy.latest.num_versions or 1) :]
 
 
-def _preprocessing(config: model_config_pb2.ModelConfig, height: int, width: int) -> Preprocessing:
-    given = {
-        key.removeprefix("preprocessing."): parameter.string_value
-        for key, parameter in config.parameters.items()
-        if key.startswith("preprocessing.")
+def complete(proto: pb.ModelConfig, graph: Graph, folder: Path) -> ModelConfig:
+    """Fill in from the graph what the config leaves open, and hold the rest against the graph.
+
+    Raises:
+        ModelError: they contradict each other, or the labels are not there.
+    """
+    completed = pb.ModelConfig()
+    completed.CopyFrom(proto)
+    if not proto.input and not proto.output and not proto.max_batch_size and _has_batch_axis(graph):
+        completed.max_batch_size = COMPLETED_MAX_BATCH_SIZE
+        if not proto.HasField("dynamic_batching"):
+            completed.dynamic_batching.SetInParent()
+    batched = completed.max_batch_size > 0
+    inputs = _tensors(completed, "input", graph.inputs, batched)
+    outputs = _tensors(completed, "output", graph.outputs, batched)
+    missing = {spec.name for spec in graph.inputs} - {spec.name for spec in inputs}
+    if missing:
+        raise ModelError(f"config.pbtxt: the graph's input '{min(missing)}' is not in it")
+    labels = {
+        output.name: _labels(folder, output.label_filename) for output in completed.output if output.label_filename
     }
-    short_side = given.pop("resize_short_side", str(max(height, width)))
-    if not short_side.isdecimal() or int(short_side) < max(height, width):
-        raise ModelError(
-            f"config.pbtxt: preprocessing.resize_short_side is {short_side!r}: must be a whole number of pixels, "
-            f"at least {max(height, width)}"
-        )
-    resize_filter = given.pop("resize_filter", "bilinear")
-    accepted = {"resize_filter": get_args(ResizeFilter), "crop": ("center",), "channel_order": ("RGB",)}
-    for key, value in {"resize_filter": resize_filter, **given}.items():
-        if key not in accepted:
-            raise ModelError(f"config.pbtxt: unknown parameter preprocessing.{key}")
-        if value not in accepted[key]:
-            raise ModelError(f"config.pbtxt: preprocessing.{key} is {value!r}: must be {' or '.join(accepted[key])}")
-    return Preprocessing(height, width, int(short_side), resize_filter)
+    return ModelConfig(completed, inputs, outputs, labels)
 
 
-def _labels(folder: Path, output: model_config_pb2.ModelOutput, classes: int) -> tuple[str, ...]:
-    if not output.label_filename:
-        return tuple(str(index) for index in range(classes))
-    path = folder / output.label_filename
+def _has_batch_axis(graph: Graph) -> bool:
+    return all(spec.dims and spec.dims[0] == -1 for spec in (*graph.inputs, *graph.outputs))
+
+
+def _tensors(proto: pb.ModelConfig, kind: str, of_graph: Sequence[TensorSpec], batched: bool) -> tuple[TensorSpec, ...]:
+    """The config's inputs or outputs, all of the graph's where it names none."""
+    given = proto.input if kind == "input" else proto.output
+    if not given:
+        for spec in of_graph:
+            if batched and spec.dims[:1] != (-1,):
+                raise ModelError(
+                    f"config.pbtxt: max_batch_size is {proto.max_batch_size}, but the graph's {kind} '{spec.name}' "
+                    "has no open first axis: must be 0"
+                )
+            given.add(
+                name=spec.name,
+                data_type=pb.DataType.Value("TYPE_" + _word(spec.datatype)),
+                dims=spec.dims[1:] if batched else spec.dims,
+            )
+    by_name = {spec.name: spec for spec in of_graph}
+    found = []
+    for tensor in given:
+        if tensor.name not in by_name:
+            raise ModelError(
+                f"config.pbtxt: {kind} '{tensor.name}' is not in the graph, which has {', '.join(by_name) or 'none'}"
+            )
+        spec = by_name[tensor.name]
+        if pb.DataType.Name(tensor.data_type) != "TYPE_" + _word(spec.datatype):
+            raise ModelError(
+                f"config.pbtxt: {kind} '{tensor.name}' is {pb.DataType.Name(tensor.data_type)}; "
+                f"in the graph it is TYPE_{_word(spec.datatype)}"
+            )
+        dims = tuple(tensor.dims)
+        of_row = spec.dims[1:] if batched else spec.dims
+        if len(dims) != len(of_row) or any(-1 not in (a, b) and a != b for a, b in zip(dims, of_row, strict=True)):
+            raise ModelError(
+                f"config.pbtxt: {kind} '{tensor.name}' has dims {list(dims)}{' and the batch axis' * batched}; "
+                f"in the graph they are {list(spec.dims)}"
+            )
+        if batched and spec.dims[0] not in (-1, proto.max_batch_size):
+            raise ModelError(
+                f"config.pbtxt: max_batch_size is {proto.max_batch_size}, but the graph takes batches of "
+                f"{spec.dims[0]} only"
+            )
+        found.append(TensorSpec(tensor.name, spec.datatype, tuple(tensor.dims)))
+    return tuple(found)
+
+
+def _word(datatype: str) -> str:
+    return "STRING" if datatype == "BYTES" else datatype
+
+
+def _labels(folder: Path, filename: str) -> tuple[str, ...]:
+    path = folder / filename
     if path.resolve().parent != folder.resolve():
-        raise ModelError(f"config.pbtxt: label_filename {output.label_filename!r} must lie in the model's folder")
+        raise ModelError(f"config.pbtxt: label_filename {filename!r} must lie in the model's folder")
     try:
-        labels = tuple(path.read_text().rstrip("\n").split("\n"))
+        return tuple(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{output.label_filename}: {error}") from error
-    if len(labels) != classes:
-        raise ModelError(f"{output.label_filename}: {len(labels)} labels for {classes} classes")
-    return labels
+        raise ModelError(f"{filename}: {error}") from error
+
+
+def _is_set(proto: pb.ModelConfig, field: str) -> bool:
+    """Whether a field, named from the top by dots, is there in any of the messages that could have it."""
+    messages: list[Message] = [proto]
+    *path, last = field.split(".")
+    for name in path:
+        messages = [inner for message in messages for inner in _inner(message, name)]
+    return any(last in {found.name for found, _ in message.ListFields()} for message in messages)
+
+
+def _inner(message: Message, name: str) -> Iterator[Message]:
+    for field, value in message.ListFields():
+        if field.name == name:
+            yield from [value] if isinstance(value, Message) else value

@@ -30,6 +30,16 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None, description="Model for requests that name none; unset: the only model, where there is one."
     )
+    model_control_mode: Literal["none", "explicit", "poll"] = Field(
+        "none",
+        description="none: every model, loaded at start; explicit: loaded and unloaded by request; poll: as the folder "
+        "changes.",
+    )
+    load_models: str = Field(
+        "*", description="Models to load at start with explicit control: names by commas, or * for all."
+    )
+    poll_interval_s: float = Field(15.0, gt=0, description="How often the folder is looked at, with poll, in seconds.")
+    server_name: str = Field("fovea", description="The server's name in its Open Inference Protocol metadata.")
     execution_provider: Literal["cpu", "cuda"] = Field(
         "cpu", description="cpu or cuda; where cuda cannot be had the start fails."
     )

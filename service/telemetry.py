@@ -20,7 +20,7 @@ from pythonjsonlogger.json import JsonFormatter
 from service.batching import BatchRecord
 from service.classifier import Answer, Classification, Stages
 from service.errors import FoveaError, UnavailableError
-from service.repository import ServedVersion
+from service.loading import ServedVersion
 
 log = logging.getLogger("fovea")
 
@@ -128,6 +128,11 @@ class Telemetry:
         self._queue_depth.labels(served.name, served.version).set_function(lambda: served.batcher.queue_depth)
         instances = str(len(served.instances))
         self._model_info.labels(served.name, served.version, served.execution_provider, instances).set(1)
+
+    def on_withdrawn(self, served: ServedVersion) -> None:
+        self._queue_depth.remove(served.name, served.version)
+        instances = str(len(served.instances))
+        self._model_info.remove(served.name, served.version, served.execution_provider, instances)
 
 
 def accept_request_id(given: str | None) -> str:

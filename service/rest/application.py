@@ -11,12 +11,17 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from service.classifier import Classifier
-from service.errors import FoveaError
+from service.control import Control
+from service.errors import FoveaError, UnsupportedEncodingError
+from service.inference import Inference
 from service.lifecycle import Lifecycle
+from service.protocol import ServiceInformation
 from service.repository import Repository
 from service.rest.classify import classify_route
+from service.rest.compression import WINDOW_BITS
 from service.rest.openapi import docs_routes
 from service.rest.operations import operations_routes
+from service.rest.protocol import protocol_routes
 from service.rest.scope import RequestScope
 from service.telemetry import Telemetry
 
@@ -25,7 +30,10 @@ log = logging.getLogger("fovea.http")
 
 def create_http_application(
     classifier: Classifier,
+    inference: Inference,
     repository: Repository,
+    information: ServiceInformation,
+    control: Control,
     telemetry: Telemetry,
     lifecycle: Lifecycle,
     *,
@@ -41,16 +49,29 @@ def create_http_application(
         max_request_bytes=max_request_bytes,
         max_images=max_images,
     )
+    protocol = protocol_routes(
+        inference,
+        information,
+        control,
+        telemetry,
+        request_timeout_s=request_timeout_s,
+        max_request_bytes=max_request_bytes,
+    )
     application = Starlette(
-        routes=[classify, *operations_routes(repository, lifecycle), *docs_routes(version)],
+        routes=[classify, *protocol, *operations_routes(repository, lifecycle), *docs_routes(version)],
         exception_handlers={FoveaError: _on_fovea_error, HTTPException: _on_http_error, Exception: _on_bug},
     )
+    application.router.redirect_slashes = False
     return RequestScope(application, lifecycle)
 
 
 async def _on_fovea_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, FoveaError)
-    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else None
+    headers = {}
+    if error.retry_after_s:
+        headers["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, UnsupportedEncodingError):
+        headers["accept-encoding"] = ", ".join(WINDOW_BITS)
     return JSONResponse({"error": str(error)}, status_code=error.http_status, headers=headers)
 
 

@@ -39,11 +39,11 @@ async def read_input(request: Request, *, max_request_bytes: int, max_images: in
     """
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
-    chunks = _limited(request, max_request_bytes)
+    chunks = limited(request, max_request_bytes)
     if media_type.startswith("image/") or media_type == "application/octet-stream":
-        return ClassifyInput([await _whole(chunks)], single=True)
+        return ClassifyInput([await whole(chunks)], single=True)
     if media_type == "application/json":
-        return _from_json(await _whole(chunks))
+        return _from_json(await whole(chunks))
     if media_type == "multipart/form-data":
         return await _from_form(request, chunks, max_request_bytes, max_images)
     raise UnsupportedMediaTypeError(
@@ -51,7 +51,12 @@ async def read_input(request: Request, *, max_request_bytes: int, max_images: in
     )
 
 
-async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it comes in, of `limit` bytes at most.
+
+    Raises:
+        TooLargeError: more than that.
+    """
     too_large = TooLargeError(f"the body is larger than {limit} bytes")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
@@ -64,7 +69,7 @@ async def _limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-async def _whole(chunks: AsyncGenerator[bytes, None]) -> bytes:
+async def whole(chunks: AsyncGenerator[bytes, None]) -> bytes:
     return b"".join([chunk async for chunk in chunks])
 
 

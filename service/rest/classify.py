@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,6 +13,7 @@ from starlette.routing import Route
 from service.classifier import Answer, Classification, Classifier
 from service.errors import DeadlineExceededError, FoveaError
 from service.rest.body import parse_top_k, read_input
+from service.rest.disconnect import cancelled_on_disconnect
 from service.telemetry import RequestRecord, Telemetry
 
 
@@ -36,7 +35,7 @@ def classify_route(
             raise DeadlineExceededError(f"the body did not arrive within {request_timeout_s:g} s") from None
         model = given.model or query.get("model", "")
         record.model = classifier.known_model(model)
-        async with _cancelled_on_disconnect(request):
+        async with cancelled_on_disconnect(request):
             found = await classifier.classify(
                 given.images,
                 model=model,
@@ -61,34 +60,6 @@ def classify_route(
                 return Response(status_code=499)  # Nobody hears it.
 
     return Route("/v1/classify", classify, methods=["POST"])
-
-
-@asynccontextmanager
-async def _cancelled_on_disconnect(request: Request) -> AsyncIterator[None]:
-    """Cancel the work inside when the client goes away, so that it costs no inference.
-
-    Raises:
-        ClientDisconnect: it did.
-    """
-    work = asyncio.current_task()
-    assert work is not None
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        work.cancel("the client disconnected")
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-        if watcher.done():
-            await asyncio.sleep(0)  # Here the cancellation arrives that came too late for the work.
-    except asyncio.CancelledError:
-        if watcher.done() and not work.uncancel():
-            raise ClientDisconnect from None
-        raise
-    finally:
-        watcher.cancel()
 
 
 def _result(answer: Answer, result: Classification | FoveaError) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from service.image_contract import ImageContract
 from service.lifecycle import Lifecycle
 from service.repository import ModelEntry, Repository, VersionEntry
 from service.rest.schemas import ModelBody, ModelsBody, VersionBody
@@ -46,7 +47,7 @@ def _version(entry: VersionEntry) -> VersionBody:
     served = entry.served
     if served is None:
         return VersionBody(version=entry.version, state=entry.state.value, reason=entry.reason)
-    config = served.config
+    images = served.images
     return VersionBody(
         version=entry.version,
         state=entry.state.value,
@@ -54,7 +55,9 @@ def _version(entry: VersionEntry) -> VersionBody:
         proven=served.proven,
         execution_provider=served.execution_provider,
         instances=len(served.instances),
-        max_batch_size=config.max_batch_size,
-        input_shape=[config.preprocessing.height, config.preprocessing.width, 3],
-        labels=list(config.labels),
+        max_batch_size=served.config.max_batch_size,
+        input_shape=[images.preprocessing.height, images.preprocessing.width, 3]
+        if isinstance(images, ImageContract)
+        else [],
+        labels=list(images.labels) if isinstance(images, ImageContract) else [],
     )

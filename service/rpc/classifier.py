@@ -6,31 +6,27 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import cast
 
 import grpc
-import grpc.aio
 
 from service.classifier import Answer, Classification, Classifier
 from service.errors import FoveaError
+from service.image_contract import ImageContract
 from service.lifecycle import Lifecycle
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1 import classifier_pb2_grpc
 from service.repository import ModelEntry, Repository, State, VersionEntry
-from service.telemetry import RequestRecord, Telemetry, accept_request_id, request_id
+from service.rpc.call import STREAM_WINDOW, Context, abort, identify, until
+from service.telemetry import RequestRecord, Telemetry
 
 log = logging.getLogger("fovea.grpc")
-
-STREAM_WINDOW = 64
-"""Requests of one stream read before their answers were taken; the next one waits for one of those."""
 
 STATES = {
     State.LOADING: pb.MODEL_STATE_LOADING,
     State.READY: pb.MODEL_STATE_READY,
     State.UNAVAILABLE: pb.MODEL_STATE_UNAVAILABLE,
 }
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignore[misc]
@@ -54,7 +50,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         self._request_timeout_s = request_timeout_s
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
-        _identify(context)
+        identify(context)
         if self._lifecycle.stopping.is_set():
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
         outcome = await self._outcome(request, context.time_remaining())
@@ -62,19 +58,13 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             # gRPC keeps the exception that `abort` raises, and with it this frame, until the garbage is
             # collected: leave no images in it.
             del request
-            try:
-                await context.abort(outcome.grpc_code, str(outcome))
-            except grpc.aio.AbortError:
-                raise
-            except Exception:
-                # The client's own deadline passed at the same moment: nobody is left to be told.
-                raise asyncio.CancelledError from None
+            await abort(context, outcome)
         return outcome
 
     async def ClassifyStream(
         self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
-        _identify(context)
+        identify(context)
         answers: asyncio.Queue[pb.ClassifyStreamResponse | None] = asyncio.Queue()
         window = asyncio.Semaphore(STREAM_WINDOW)
 
@@ -84,7 +74,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         async def read() -> None:
             try:
                 async with asyncio.TaskGroup() as group:
-                    async for request in _until(self._lifecycle.stopping, requests):
+                    async for request in until(self._lifecycle.stopping, requests):
                         await window.acquire()
                         group.create_task(answer(request))
             finally:
@@ -109,7 +99,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         try:
             return pb.GetModelResponse(model=_model(self._repository.find(request.name)))
         except FoveaError as error:
-            await context.abort(error.grpc_code, str(error))
+            await abort(context, error)
 
     async def _answer_on_stream(self, request: pb.ClassifyRequest) -> pb.ClassifyStreamResponse:
         outcome = await self._outcome(request, None)
@@ -149,34 +139,6 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             # Left in `answer`, it and its traceback would keep each other.
             raise cast(FoveaError, answer.results.pop())
         return _response(request.id, answer)
-
-
-async def _until(
-    stopping: asyncio.Event, requests: AsyncIterator[pb.ClassifyRequest]
-) -> AsyncIterator[pb.ClassifyRequest]:
-    """The requests of a stream, until it ends or the service stops."""
-    stop = asyncio.create_task(stopping.wait())
-    iterator = aiter(requests)
-    try:
-        while True:
-            following = asyncio.ensure_future(anext(iterator, None))
-            await asyncio.wait({stop, following}, return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
-                following.cancel()
-                return
-            request = following.result()
-            if request is None:
-                return
-            yield request
-    finally:
-        stop.cancel()
-
-
-def _identify(context: Context) -> None:
-    given = next((value for key, value in context.invocation_metadata() or () if key == "x-request-id"), None)
-    identity = accept_request_id(given if isinstance(given, str) else None)
-    request_id.set(identity)
-    context.set_trailing_metadata((("x-request-id", identity),))
 
 
 def _response(identity: str, answer: Answer) -> pb.ClassifyResponse:
@@ -223,9 +185,10 @@ def _model(model: ModelEntry) -> pb.Model:
 def _version(entry: VersionEntry) -> pb.ModelVersion:
     version = pb.ModelVersion(version=entry.version, state=STATES[entry.state], reason=entry.reason)
     if served := entry.served:
-        preprocessing = served.config.preprocessing
-        version.labels.extend(served.config.labels)
-        version.input_shape.extend([preprocessing.height, preprocessing.width, 3])
+        if isinstance(served.images, ImageContract):
+            preprocessing = served.images.preprocessing
+            version.labels.extend(served.images.labels)
+            version.input_shape.extend([preprocessing.height, preprocessing.width, 3])
         version.max_batch_size = served.config.max_batch_size
         version.execution_provider = served.execution_provider
         version.instances = len(served.instances)

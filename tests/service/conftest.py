@@ -52,7 +52,7 @@ def broken_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     """One good model, "colours", among models that cannot be served; no default."""
     repository = tmp_path_factory.mktemp("broken_service")
     write_model(repository)
-    (write_model(repository, "no_config") / "config.pbtxt").unlink()
+    (write_model(repository, "no_config") / "config.pbtxt").write_text("max_batch_size: many")
     with (write_model(repository, "labels") / "labels.txt").open("a") as labels:
         labels.write("ultraviolet\n")
     change_golden(write_model(repository, "pixels") / "1", pixels=lambda pixels: 255 - pixels)

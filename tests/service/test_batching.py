@@ -415,3 +415,83 @@ async def test_many_callers_many_instances_nothing_lost_nothing_swapped(bench: B
     assert await results(call(batcher, *range(1000))) == [2 * item for item in range(1000)]
     assert sum(record.batch_size for record in bench.records) == 1000
     assert max(record.batch_size for record in bench.records) == 7
+
+
+async def test_a_batch_holds_no_more_rows_than_the_maximum(bench: Bench) -> None:
+    instance = Instance()
+    batcher = bench.batcher(instance, max_batch_size=4)
+    callers = [asyncio.create_task(batcher.submit(0))]
+    await instance.batch()
+    callers += [asyncio.create_task(batcher.submit(item, rows=rows)) for item, rows in [(1, 3), (2, 2), (3, 2), (4, 1)]]
+    await settle()
+    assert batcher.queue_depth == 8
+    for expected in ([1], [2, 3], [4]):
+        instance.finish()
+        assert await instance.batch() == expected
+    instance.finish()
+    await results(callers)
+    assert [record.batch_size for record in bench.records] == [1, 3, 4, 1]
+
+
+async def test_an_item_larger_than_the_maximum_runs_alone(bench: Bench) -> None:
+    instance = Instance()
+    batcher = bench.batcher(instance, max_batch_size=1)
+    callers = [asyncio.create_task(batcher.submit(item, rows=5)) for item in (1, 2)]
+    for expected in ([1], [2]):
+        assert await instance.batch() == expected
+        instance.finish()
+    assert await results(callers) == [2, 4]
+
+
+async def test_only_items_of_one_kind_share_a_batch(bench: Bench) -> None:
+    instance = Instance()
+    batcher = bench.batcher(instance)
+    callers = call(batcher, 0)
+    await instance.batch()
+    callers += [asyncio.create_task(batcher.submit(item, kind=kind)) for item, kind in [(1, "a"), (2, "a"), (3, "b")]]
+    await settle()
+    instance.finish()
+    assert await instance.batch() == [1, 2]
+    instance.finish()
+    assert await instance.batch() == [3]
+    instance.finish()
+    assert await results(callers) == [0, 2, 4, 6]
+
+
+async def test_the_more_urgent_go_first(bench: Bench) -> None:
+    instance = Instance()
+    batcher = DynamicBatcher[int, int]([instance], max_batch_size=2, max_queue_size=10, priority_levels=3)
+    callers = call(batcher, 0)
+    await instance.batch()
+    callers += [asyncio.create_task(batcher.submit(item, priority=item)) for item in (3, 2, 1)]
+    await settle()
+    instance.finish()
+    assert await instance.batch() == [1, 2]
+    instance.finish()
+    assert await instance.batch() == [3]
+    instance.finish()
+    assert await results(callers) == [0, 6, 4, 2]
+    await batcher.close()
+
+
+async def test_too_long_in_the_queue_is_unavailable_and_costs_no_inference(bench: Bench) -> None:
+    instance = Instance()
+    batcher = bench.batcher(instance)
+    (running,) = call(batcher, 1)
+    await instance.batch()
+    waiting = asyncio.create_task(batcher.submit(2, queue_timeout_s=0.01))
+    with pytest.raises(UnavailableError, match="Request timeout expired"):
+        await asyncio.wait_for(waiting, SOON_S)
+    instance.finish()
+    assert (await running).result == 2
+    assert instance.idle
+
+
+async def test_the_queue_timeout_ends_where_the_inference_begins(bench: Bench) -> None:
+    instance = Instance()
+    (caller,) = [asyncio.create_task(bench.batcher(instance).submit(4, queue_timeout_s=0.01))]
+    await instance.batch()
+    done, _ = await asyncio.wait({caller}, timeout=0.1)
+    assert not done
+    instance.finish()
+    assert (await caller).result == 8

@@ -22,6 +22,7 @@ from service.errors import (
     UnavailableError,
 )
 from service.images import ImageLimits
+from service.loading import Engine
 from service.repository import Repository
 from tests.repositories import picture, write_model
 from tests.service.pictures import encode, scene
@@ -38,14 +39,12 @@ async def classifier(tmp_path: Path) -> AsyncIterator[Classifier]:
     write_model(tmp_path)
     repository = Repository(
         tmp_path,
-        execution_provider="cpu",
-        device_id=0,
-        max_queue_size=100,
+        Engine("cpu", device_id=0, max_queue_size=100),
         default_model=None,
         on_batch=lambda model, version, record: None,
     )
     classifier = Classifier(repository, image_limits=LIMITS, max_images=40, max_decoding=4, decode_threads=1)
-    await repository.load()
+    await repository.load_all()
     yield classifier
     await repository.close()
     classifier.close()
@@ -140,7 +139,7 @@ async def test_what_a_whole_request_is_refused_for(classifier: Classifier) -> No
             await classifier.classify([image], top_k=top_k, deadline=soon())
     with pytest.raises(NotFoundError, match="Request for unknown model: 'x' is not found"):
         await classifier.classify([image], model="x", deadline=soon())
-    with pytest.raises(NotFoundError, match="version '2' is not found"):
+    with pytest.raises(NotFoundError, match="version 2 is not found"):
         await classifier.classify([image], version="2", deadline=soon())
 
 

@@ -81,7 +81,7 @@ def test_model_and_version(stub: Stub) -> None:
     unknown = refused(grpc.StatusCode.NOT_FOUND, stub, RED, model="x")
     assert unknown.startswith("Request for unknown model: 'x' is not found")
     unknown = refused(grpc.StatusCode.NOT_FOUND, stub, RED, version="2")
-    assert unknown.startswith("Request for unknown model: 'colours' version '2' is not found")
+    assert unknown.startswith("Request for unknown model: 'colours' version 2 is not found")
 
 
 @pytest.mark.parametrize(("top_k", "count"), [(0, 3), (1, 1), (2, 2), (2**32 - 1, 3)])
@@ -282,7 +282,7 @@ async def test_overload_is_unavailable_and_passes(slow_service: RunningService, 
     assert 0 < len(failed) <= 32
     for error in failed:
         assert error.code() == grpc.StatusCode.UNAVAILABLE
-        assert error.details() == "Exceeds maximum queue size: 8 images are waiting"
+        assert error.details() == "Exceeds maximum queue size: 8 rows are waiting"
     assert tops(await slow.Classify(ask(1, BLUE), timeout=TIMEOUT_S)) == ["blue"]
     assert slow_service.metric("fovea_requests_rejected_total", protocol="grpc") - rejected == len(failed)
 
@@ -330,7 +330,7 @@ def test_broken_models_show_their_reasons(broken_service: RunningService) -> Non
         health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
     reasons = {model.name: model.versions[0].reason for model in models}
     assert reasons.pop("colours") == ""
-    assert "no config.pbtxt" in reasons["no_config"]
+    assert "config.pbtxt: 1:17" in reasons["no_config"]
     assert "golden sample: logits differ" in reasons["logits"]
     assert all(reasons.values())
     assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING

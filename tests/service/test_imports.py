@@ -12,8 +12,8 @@ import pytest
 
 from tests.service.launch import ROOT
 
-CORE = {"errors", "images", "batching", "golden", "model_config", "repository", "classifier", "backends"}
-ADAPTER = {"classifier", "repository", "errors", "lifecycle", "telemetry"}
+CORE = {"batching", "classifier", "errors", "image_contract", "images", "inference", "loading", "repository"}
+ADAPTER = CORE | {"class_strings", "lifecycle", "model_config", "protocol", "telemetry", "tensors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "lifecycle": set(),
@@ -22,16 +22,33 @@ MAY_IMPORT: dict[str, set[str]] = {
     "batching": {"errors"},
     "images": {"errors"},
     "golden": {"errors", "images"},
-    "model_config": {"errors", "images"},
-    "backends": {"batching", "errors"},
-    "repository": {"backends", "batching", "errors", "golden", "images", "model_config"},
-    "classifier": {"errors", "images", "repository"},
-    "telemetry": {"batching", "classifier", "errors", "repository"},
+    "tensors": {"errors"},
+    "model_config": {"errors", "tensors"},
+    "image_contract": {"errors", "images", "model_config", "tensors"},
+    "statistics": {"batching"},
+    "class_strings": {"errors", "tensors"},
+    "protocol": {"errors", "loading", "repository", "statistics", "tensors"},
+    "backends": {"batching", "errors", "tensors"},
+    "loading": {
+        "backends",
+        "batching",
+        "errors",
+        "golden",
+        "image_contract",
+        "images",
+        "model_config",
+        "statistics",
+        "tensors",
+    },
+    "repository": {"batching", "errors", "loading", "model_config", "statistics", "tensors"},
+    "inference": {"batching", "errors", "loading", "model_config", "repository", "tensors"},
+    "classifier": {"errors", "image_contract", "images", "inference", "loading", "repository", "tensors"},
+    "telemetry": {"batching", "classifier", "errors", "loading"},
     "rest": ADAPTER | {"rest"},
     "rpc": ADAPTER | {"rpc", "pb"},
     "client": {"pb"},
-    "app": CORE | ADAPTER | {"rest", "rpc", "pb", "settings"},
-    "announcement": {"app", "settings"},
+    "app": ADAPTER | {"backends", "rest", "rpc", "pb", "settings"},
+    "announcement": {"app", "image_contract", "loading", "settings"},
     "__main__": {"announcement", "app", "client", "errors", "settings", "telemetry"},
     "__init__": set(),
 }
@@ -47,7 +64,7 @@ ONLY_IN: dict[str, set[str]] = {
     "prometheus_client": {"telemetry", "app"},
     "pydantic": {"settings", "rest", "__main__"},
     "pydantic_settings": {"settings", "__main__"},
-    "tritonclient": {"model_config"},
+    "tritonclient": {"app", "image_contract", "inference", "loading", "model_config", "protocol", "repository", "rpc"},
     "tqdm": {"client"},
 }
 """Libraries that have one place, or few."""

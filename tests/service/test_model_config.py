@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from service.errors import ModelError
-from service.images import Preprocessing
-from service.model_config import read_config
-from tests.repositories import LABELS, write_model
+from service.model_config import ModelConfig, complete, read_proto, served_versions
+from service.tensors import Graph, TensorSpec
+from tests.repositories import write_model
+
+GRAPH = Graph((TensorSpec("pixels", "UINT8", (-1, 8, 8, 3)),), (TensorSpec("logits", "FP32", (-1, 3)),))
+
+
+def read_config(folder: Path, graph: Graph = GRAPH) -> ModelConfig:
+    return complete(read_proto(folder), graph, folder)
 
 
 def config_with(folder: Path, old: str, new: str) -> Path:
@@ -19,84 +26,83 @@ def config_with(folder: Path, old: str, new: str) -> Path:
     return model
 
 
-def parameter(key: str, value: str) -> str:
-    return f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}'
-
-
 def test_what_the_service_needs_to_know(tmp_path: Path) -> None:
     extra = "dynamic_batching { max_queue_delay_microseconds: 2500 default_queue_policy { max_queue_size: 7 } }"
     config = read_config(write_model(tmp_path, max_batch_size=16, extra=extra))
-    assert (config.name, config.input_name, config.output_name) == ("colours", "pixels", "logits")
-    assert config.labels == LABELS
-    assert config.preprocessing == Preprocessing(8, 8, 8, "bilinear")
-    assert (config.max_batch_size, config.max_queue_delay_s, config.max_queue_size) == (16, 0.0025, 7)
+    assert config.name == "colours"
+    assert config.inputs == (TensorSpec("pixels", "UINT8", (8, 8, 3)),)
+    assert config.outputs == (TensorSpec("logits", "FP32", (3,)),)
+    assert config.labels == {"logits": ("red", "green", "blue")}
+    assert (config.max_batch_size, config.max_queue_delay_s, config.queue_policy(1).max_queue_size) == (16, 0.0025, 7)
+    assert config.batches_requests
 
 
-def test_what_a_config_leaves_open(tmp_path: Path) -> None:
-    config = read_config(write_model(tmp_path))
-    assert (config.max_queue_delay_s, config.max_queue_size, config.instance_count) == (0, None, None)
+@pytest.mark.parametrize(("extra", "max_batch_size"), [("", 8), ("dynamic_batching { }", 1), ("", 1)])
+def test_requests_share_a_batch_only_where_the_config_says_so(tmp_path: Path, extra: str, max_batch_size: int) -> None:
+    assert not read_config(write_model(tmp_path, max_batch_size=max_batch_size, extra=extra)).batches_requests
 
 
-@pytest.mark.parametrize(
-    ("groups", "count"),
-    [
-        ("instance_group [ { count: 3 kind: KIND_CPU } ]", 3),
-        ("instance_group [ { kind: KIND_CPU } ]", 1),
-        ("instance_group [ { count: 2 }, { count: 3 } ]", 5),
-    ],
-)
-def test_instances(tmp_path: Path, groups: str, count: int) -> None:
-    assert read_config(write_model(tmp_path, extra=groups)).instance_count == count
+def test_a_priority_may_have_a_queue_policy_of_its_own(tmp_path: Path) -> None:
+    extra = """dynamic_batching { priority_levels: 2 default_queue_policy { max_queue_size: 7 }
+    priority_queue_policy { key: 2 value { default_timeout_microseconds: 5 } } }"""
+    config = read_config(write_model(tmp_path, extra=extra))
+    assert config.queue_policy(1).max_queue_size == 7
+    assert config.queue_policy(2).default_timeout_microseconds == 5
 
 
-def test_preprocessing_parameters(tmp_path: Path) -> None:
-    extra = "\n".join(
-        [
-            parameter("preprocessing.resize_short_side", "10"),
-            parameter("preprocessing.resize_filter", "bicubic"),
-            parameter("preprocessing.crop", "center"),
-            parameter("preprocessing.channel_order", "RGB"),
-            parameter("something_else", "is nobody's business here"),
-        ]
+def test_a_graph_alone_makes_a_config(tmp_path: Path) -> None:
+    config = read_config(tmp_path)
+    assert config.inputs == (TensorSpec("pixels", "UINT8", (8, 8, 3)),)
+    assert config.outputs == (TensorSpec("logits", "FP32", (3,)),)
+    assert (config.max_batch_size, config.batches_requests) == (4, True)
+    assert (config.name, config.proto.backend, config.proto.platform) == (
+        tmp_path.name,
+        "onnxruntime",
+        "onnxruntime_onnx",
     )
-    assert read_config(write_model(tmp_path, extra=extra)).preprocessing == Preprocessing(8, 8, 10, "bicubic")
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "reason"),
-    [
-        ("resize_short_side", "7", "at least 8"),
-        ("resize_short_side", "many", "'many': must be a whole number"),
-        ("resize_filter", "nearest", "'nearest': must be bilinear or bicubic or lanczos"),
-        ("crop", "random", "'random': must be center"),
-        ("channel_order", "BGR", "'BGR': must be RGB"),
-        ("resize_mode", "squash", "unknown parameter preprocessing.resize_mode"),
-    ],
-)
-def test_preprocessing_that_the_service_cannot_do(tmp_path: Path, key: str, value: str, reason: str) -> None:
-    with pytest.raises(ModelError, match=reason):
-        read_config(write_model(tmp_path, extra=parameter(f"preprocessing.{key}", value)))
+def test_a_graph_without_a_batch_axis_is_not_batched(tmp_path: Path) -> None:
+    graph = Graph((TensorSpec("x", "FP32", (1, 3, 4, 4)),), (TensorSpec("y", "BYTES", (1, -1)),))
+    config = read_config(tmp_path, graph)
+    assert config.max_batch_size == 0
+    assert config.inputs == graph.inputs
+    assert config.outputs == graph.outputs
+
+
+def test_a_config_without_tensors_has_those_of_the_graph(tmp_path: Path) -> None:
+    (tmp_path / "config.pbtxt").write_text("max_batch_size: 2")
+    config = read_config(tmp_path)
+    assert (config.max_batch_size, config.inputs[0].dims, config.outputs[0].dims) == (2, (8, 8, 3), (3,))
+
+
+def test_a_config_given_as_json_takes_the_files_place(tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    override = json.dumps({"max_batch_size": 3, "dynamic_batching": {}})
+    assert complete(read_proto(model, override), GRAPH, model).max_batch_size == 3
+    with pytest.raises(ModelError, match=r"config override: .*colour"):
+        read_proto(model, json.dumps({"colour": "red"}))
 
 
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
         ('"onnxruntime"', '"tensorflow"', "backend 'tensorflow': must be \"onnxruntime\""),
-        ("max_batch_size: 8", "max_batch_size: 0", "max_batch_size must be at least 1"),
+        ("max_batch_size: 8", "max_batch_size: -1", "max_batch_size is -1: must not be negative"),
+        ("max_batch_size: 8", "max_batch_size: 0", r"dims \[8, 8, 3\]; in the graph they are \[-1, 8, 8, 3\]"),
         ('name: "colours"', 'name: "colors"', "name 'colors' must equal the folder's, 'colours'"),
-        ("TYPE_UINT8", "TYPE_FP32", "the input must be TYPE_UINT8, FORMAT_NHWC"),
-        ("FORMAT_NHWC", "FORMAT_NCHW", "the input must be TYPE_UINT8, FORMAT_NHWC"),
-        ("8, 8, 3 ]", "8, 8, 1 ]", r"dims \[ height, width, 3 \]"),
-        ("8, 8, 3 ]", "-1, -1, 3 ]", r"dims \[ height, width, 3 \]"),
-        ("8, 8, 3 ]", "8, 3 ]", r"dims \[ height, width, 3 \]"),
-        ("TYPE_FP32", "TYPE_INT64", "the output must be TYPE_FP32"),
-        ("dims: [ 3 ]", "dims: [ 3, 1 ]", "the output must be TYPE_FP32"),
-        ("dims: [ 3 ]", "dims: [ 4 ]", "labels.txt: 3 labels for 4 classes"),
+        ("TYPE_UINT8", "TYPE_FP32", "input 'pixels' is TYPE_FP32; in the graph it is TYPE_UINT8"),
+        ("TYPE_FP32", "TYPE_INT64", "output 'logits' is TYPE_INT64; in the graph it is TYPE_FP32"),
+        ("8, 8, 3 ]", "8, 3 ]", r"input 'pixels' has dims \[8, 3\]"),
+        ("8, 8, 3 ]", "8, 9, 3 ]", r"input 'pixels' has dims \[8, 9, 3\]"),
+        ('"pixels"', '"image"', "input 'image' is not in the graph, which has pixels"),
         ('"labels.txt"', '"names.txt"', "names.txt: .*No such file"),
         ('"labels.txt"', '"../labels.txt"', "must lie in the model's folder"),
         ("input {", "inputt {", 'config.pbtxt: .*"inputt"'),
-        ("input {", "input { } input {", "2 inputs and 1 outputs"),
         ("max_batch_size: 8", "max_batch_size: many", "config.pbtxt: "),
+        ("dynamic_batching {", "sequence_batching {", "sequence_batching is set"),
+        ("dims: [ 3 ]", "dims: [ 3 ] reshape { shape: [ 3 ] }", "output.reshape is set"),
+        ("max_batch_size: 8", 'default_model_filename: "../m.onnx" max_batch_size: 8', "must be a file's name alone"),
     ],
 )
 def test_a_wrong_config_says_what_is_wrong(tmp_path: Path, old: str, new: str, reason: str) -> None:
@@ -104,9 +110,27 @@ def test_a_wrong_config_says_what_is_wrong(tmp_path: Path, old: str, new: str, r
         read_config(config_with(tmp_path, old, new))
 
 
-def test_no_config(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no config\.pbtxt"):
-        read_config(tmp_path)
+def test_an_input_that_the_config_leaves_out(tmp_path: Path) -> None:
+    graph = Graph((*GRAPH.inputs, TensorSpec("mask", "BOOL", (-1, 8))), GRAPH.outputs)
+    with pytest.raises(ModelError, match="the graph's input 'mask' is not in it"):
+        read_config(write_model(tmp_path), graph)
+
+
+@pytest.mark.parametrize("max_batch_size", [2, 8])
+def test_a_graph_of_one_batch_size(tmp_path: Path, max_batch_size: int) -> None:
+    graph = Graph((TensorSpec("pixels", "UINT8", (8, 8, 8, 3)),), (TensorSpec("logits", "FP32", (8, 3)),))
+    model = write_model(tmp_path, max_batch_size=max_batch_size)
+    if max_batch_size == 8:
+        assert read_config(model, graph).max_batch_size == 8
+        return
+    with pytest.raises(ModelError, match="max_batch_size is 2, but the graph takes batches of 8 only"):
+        read_config(model, graph)
+
+
+def test_fields_without_effect_are_named(tmp_path: Path) -> None:
+    extra = 'dynamic_batching { } optimization { eager_batching: true } instance_group { host_policy: "a" }'
+    names = read_config(write_model(tmp_path, extra=extra)).without_effect()
+    assert names == ["instance_group.host_policy", "optimization.eager_batching"]
 
 
 def test_a_config_that_is_no_text(tmp_path: Path) -> None:
@@ -117,19 +141,14 @@ def test_a_config_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_tritons_platform_in_place_of_its_backend(tmp_path: Path) -> None:
-    assert (
-        read_config(config_with(tmp_path, 'backend: "onnxruntime"', 'platform: "onnxruntime_onnx"')).name == "colours"
-    )
-
-
-def test_a_model_without_labels_has_its_indices(tmp_path: Path) -> None:
-    assert read_config(config_with(tmp_path, 'label_filename: "labels.txt"', "")).labels == ("0", "1", "2")
+    config = read_config(config_with(tmp_path, 'backend: "onnxruntime"', 'platform: "onnxruntime_onnx"'))
+    assert config.proto.backend == "onnxruntime"
 
 
 def test_labels_may_hold_spaces_and_every_script(tmp_path: Path) -> None:
     model = write_model(tmp_path)
     (model / "labels.txt").write_text("deep red\nзелёный\n青", encoding="utf-8")
-    assert read_config(model).labels == ("deep red", "зелёный", "青")
+    assert read_config(model).labels["logits"] == ("deep red", "зелёный", "青")
 
 
 @pytest.mark.parametrize(
@@ -143,10 +162,10 @@ def test_labels_may_hold_spaces_and_every_script(tmp_path: Path) -> None:
     ],
 )
 def test_version_policies(tmp_path: Path, policy: str, served: list[int]) -> None:
-    assert read_config(write_model(tmp_path, extra=policy)).serves([3, 10, 1]) == served
+    assert served_versions(read_proto(write_model(tmp_path, extra=policy)), [3, 10, 1]) == served
 
 
 def test_a_version_that_the_policy_names_and_nobody_has(tmp_path: Path) -> None:
-    config = read_config(write_model(tmp_path, extra="version_policy { specific { versions: [ 1, 4 ] } }"))
+    proto = read_proto(write_model(tmp_path, extra="version_policy { specific { versions: [ 1, 4 ] } }"))
     with pytest.raises(ModelError, match="version 4, which has no folder"):
-        config.serves([1, 2])
+        served_versions(proto, [1, 2])

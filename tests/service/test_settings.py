@@ -52,6 +52,9 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
     given: dict[str, object] = {
         "host": "0.0.0.0",
         "model_repository": "/somewhere",
+        "model_control_mode": "poll",
+        "load_models": "cats,dogs",
+        "server_name": "triton",
         "default_model": "cats",
         "execution_provider": "cuda",
         "log_format": "json",

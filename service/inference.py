@@ -1,0 +1,223 @@
+"""Tensors in, tensors out, for any model and version: what both protocols, and the classifier, infer with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from service.batching import Completed
+from service.errors import FoveaError, InvalidInputError, NotFoundError
+from service.loading import ServedVersion
+from service.model_config import ModelConfig
+from service.repository import Repository
+from service.tensors import Array, Tensors, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input as a client sent it; `datatype` is what the client said, in the protocol's words."""
+
+    datatype: str
+    array: Array
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceAnswer:
+    """The outputs that were asked for, in that order."""
+
+    model: str
+    version: str
+    outputs: list[tuple[TensorSpec, Array]]
+    labels: Mapping[str, Sequence[str]]
+    batched: bool
+    completed: Completed[Tensors]
+
+
+class Inference:
+    """Checks a request against the model's configuration, puts it in the queue, and counts."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    def known_model(self, name: str) -> str:
+        """The model that a request's name stands for; empty where there is none."""
+        return name and self._repository.known(name)
+
+    def served(self, model: str, version: str) -> ServedVersion:
+        """The version that a request means; the highest that is ready where it names none.
+
+        Raises:
+            NotFoundError: no such model or version.
+            UnavailableError: it is not ready.
+        """
+        if not model:
+            raise NotFoundError("Request for unknown model: '' is not found")
+        return self._repository.resolve(model, version)
+
+    async def infer(
+        self,
+        served: ServedVersion,
+        inputs: Mapping[str, Tensor],
+        *,
+        outputs: Sequence[str] = (),
+        priority: int = 0,
+        timeout_us: int = 0,
+        deadline: float,
+        request_id: str = "",
+    ) -> InferenceAnswer:
+        """Infer one request.
+
+        Args:
+            request_id: the client's own; an error then begins with it.
+            outputs: their names; none: all.
+            priority: 1 the most urgent; 0: the model's default.
+            timeout_us: longest time in the queue, where the model allows a request to say so; 0: the model's.
+            deadline: on `time.monotonic`'s clock.
+
+        Raises:
+            FoveaError: the request cannot be answered.
+        """
+        config = served.config
+        try:
+            wanted = _wanted(config, outputs)
+            item, rows = _item(config, inputs)
+            with served.in_use():
+                completed = await run(served, item, rows, priority=priority, timeout_us=timeout_us, deadline=deadline)
+        except FoveaError as error:
+            if request_id:
+                raise type(error)(f"[request id: {request_id}] {error}") from error
+            raise
+        return InferenceAnswer(
+            served.name,
+            served.version,
+            [(config.outputs[index], completed.result[index]) for index in wanted],
+            config.labels,
+            config.max_batch_size > 0,
+            completed,
+        )
+
+
+def check_parameters(names: Iterable[str]) -> None:
+    """Raises:
+    InvalidInputError: a request's parameter has a name that is the server's.
+    """
+    for name in names:
+        if name.startswith("triton_") and name != "triton_enable_empty_final_response":
+            raise InvalidInputError(
+                f"parameter keys starting with 'triton_' are reserved: {name!r} is not one of "
+                "triton_enable_empty_final_response"
+            )
+
+
+async def run(
+    served: ServedVersion,
+    item: Tensors,
+    rows: int,
+    *,
+    priority: int = 0,
+    timeout_us: int = 0,
+    deadline: float,
+) -> Completed[Tensors]:
+    """Put one checked request in the version's queue, and count how it fared.
+
+    Raises:
+        FoveaError: as `DynamicBatcher.submit`.
+    """
+    batching = served.config.proto.dynamic_batching
+    levels = batching.priority_levels
+    if not 1 <= priority <= levels:
+        priority = batching.default_priority_level or 1
+    start = time.monotonic()
+    try:
+        completed = await served.batcher.submit(
+            item,
+            deadline,
+            rows=rows,
+            kind=served.kind(item),
+            priority=priority,
+            queue_timeout_s=_queue_timeout_s(served.config.queue_policy(priority), timeout_us),
+        )
+    except FoveaError:
+        served.statistics.on_failure(time.monotonic() - start)
+        raise
+    served.statistics.on_success(time.monotonic() - start, completed.queue_s, completed.batch)
+    return completed
+
+
+def _queue_timeout_s(policy: pb.ModelQueuePolicy, timeout_us: int) -> float | None:
+    allowed_us = policy.default_timeout_microseconds
+    if policy.allow_timeout_override and timeout_us and (not allowed_us or timeout_us < allowed_us):
+        allowed_us = timeout_us
+    rejects = policy.timeout_action == pb.ModelQueuePolicy.REJECT
+    return allowed_us / 1e6 if allowed_us and rejects else None
+
+
+def _wanted(config: ModelConfig, outputs: Sequence[str]) -> list[int]:
+    names = [spec.name for spec in config.outputs]
+    for name in outputs:
+        if name not in names:
+            raise InvalidInputError(
+                f"unexpected inference output '{name}' for model '{config.name}': must be one of {', '.join(names)}"
+            )
+    return [names.index(name) for name in dict.fromkeys(outputs)] if outputs else list(range(len(names)))
+
+
+def _item(config: ModelConfig, inputs: Mapping[str, Tensor]) -> tuple[Tensors, int]:
+    """The inputs in the model's order, and how many rows they are."""
+    names = [spec.name for spec in config.inputs]
+    if len(inputs) != len(names):
+        missing = [name for name in names if name not in inputs]
+        raise InvalidInputError(
+            f"expected {len(names)} inputs but got {len(inputs)} inputs for model '{config.name}'. Got input(s) "
+            f"[{_quoted(inputs)}], but missing required input(s) [{_quoted(missing)}]. "
+            "Please provide all required input(s)."
+        )
+    for name in inputs:
+        if name not in names:
+            raise InvalidInputError(
+                f"unexpected inference input '{name}' for model '{config.name}': must be one of {', '.join(names)}"
+            )
+    rows: int | None = None
+    item = []
+    for spec in config.inputs:
+        tensor = inputs[spec.name]
+        if tensor.datatype != spec.datatype:
+            raise InvalidInputError(
+                f"inference input '{spec.name}' data-type is '{tensor.datatype}', but model '{config.name}' expects "
+                f"'{spec.datatype}'"
+            )
+        shape = tensor.array.shape
+        if not config.max_batch_size:
+            fits, expected = spec.fits(shape), list(spec.dims)
+        else:
+            fits, expected = bool(shape) and spec.fits(shape[1:]), [-1, *spec.dims]
+        if not fits:
+            raise InvalidInputError(
+                f"unexpected shape for input '{spec.name}' for model '{config.name}'. Expected {_listed(expected)}, "
+                f"got {_listed(shape)}"
+            )
+        if config.max_batch_size:
+            if rows is not None and shape[0] != rows:
+                raise InvalidInputError(
+                    f"input '{names[0]}' batch size does not match other inputs for '{config.name}': "
+                    f"{rows}, and {shape[0]} of '{spec.name}'"
+                )
+            rows = shape[0]
+        item.append(tensor.array)
+    if rows is not None and not 1 <= rows <= config.max_batch_size:
+        raise InvalidInputError(
+            f"inference request batch-size must be <= {config.max_batch_size} for '{config.name}', and at least 1; "
+            f"it is {rows}"
+        )
+    return tuple(item), rows or 1
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ",".join(f"'{name}'" for name in names)
+
+
+def _listed(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"

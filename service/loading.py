@@ -1,0 +1,244 @@
+"""One model version from its folder to being served: sessions opened, warmed up and held against the golden sample."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tritonclient.grpc import model_config_pb2 as pb
+
+from service.backends.onnx_runtime import (
+    OnnxRuntimeInstance,
+    Providers,
+    available_cores,
+    providers_on,
+    require_provider,
+)
+from service.batching import DynamicBatcher
+from service.errors import ModelError
+from service.golden import check_golden
+from service.image_contract import ImageContract, NoImagesError, image_contract
+from service.images import Pixels
+from service.model_config import ModelConfig, complete
+from service.statistics import VersionStatistics
+from service.tensors import DTYPES, Array, Tensors, TensorSpec
+
+log = logging.getLogger("fovea.repository")
+
+Kind = pb.ModelInstanceGroup.Kind
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What the service runs models on.
+
+    Args:
+        execution_provider: "cpu" or "cuda".
+        max_queue_size: for models whose config sets none.
+
+    Raises:
+        StartError: this ONNX Runtime does not have the execution provider.
+    """
+
+    execution_provider: str
+    device_id: int
+    max_queue_size: int
+
+    def __post_init__(self) -> None:
+        require_provider(self.execution_provider)
+
+
+@dataclass(frozen=True)
+class OpenedVersion:
+    """A version with its sessions open, checked, and not yet taking requests.
+
+    Attributes:
+        images: how images are sent to it; or why they cannot be.
+        proven: whether it has a golden sample (which then came out right).
+    """
+
+    config: ModelConfig
+    version: str
+    images: ImageContract | NoImagesError
+    instances: Sequence[OnnxRuntimeInstance]
+    proven: bool
+
+
+@dataclass(eq=False)
+class ServedVersion:
+    """A version at work."""
+
+    config: ModelConfig
+    version: str
+    images: ImageContract | NoImagesError
+    instances: Sequence[OnnxRuntimeInstance]
+    batcher: DynamicBatcher[Tensors, Tensors]
+    proven: bool
+    statistics: VersionStatistics
+    _users: int = 0
+    _unused: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While a request is inside, the version goes on serving, even if another has taken its place."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    def kind(self, item: Tensors) -> Hashable:
+        """What requests must have in common to share a batch: the shape of a row."""
+        return tuple(array.shape[1:] for array in item) if self.config.open_dims else None
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def execution_provider(self) -> str:
+        return self.instances[0].provider
+
+    async def close(self) -> None:
+        """Answer the requests that it has, then release the sessions."""
+        while self._users:
+            self._unused.clear()
+            await self._unused.wait()
+        await self.batcher.close()
+        for instance in self.instances:
+            instance.close()
+
+
+def open_version(folder: Path, version: str, proto: pb.ModelConfig, engine: Engine) -> OpenedVersion:
+    """Open, warm up and check a version's sessions. Takes its time: not for the event loop's thread.
+
+    Args:
+        folder: the model's.
+
+    Raises:
+        ModelError: it cannot be served; the message says why.
+    """
+    completed = pb.ModelConfig()
+    completed.CopyFrom(proto)
+    placements = _placements(completed, engine)
+    instances: list[OnnxRuntimeInstance] = []
+    try:
+        path = folder / version / proto.default_model_filename
+        for providers in placements:
+            instances.append(OnnxRuntimeInstance(path, providers))  # noqa: PERF401  # all so far are closed on failure
+        graph = instances[0].graph()
+        config = complete(completed, graph, folder)
+        images: ImageContract | NoImagesError
+        try:
+            images = image_contract(config)
+        except NoImagesError as reason:
+            images = reason.with_traceback(None)
+        fixed = graph.inputs[0].dims[0] if config.max_batch_size and graph.inputs else -1
+        for instance, providers in zip(instances, placements, strict=True):
+            on_gpu = providers[0][0] != "CPUExecutionProvider"
+            sizes = [fixed] if fixed > 0 else _powers_of_two(config.max_batch_size) if on_gpu else []
+            instance.bind(config.inputs, config.outputs, batched=config.max_batch_size > 0, batch_sizes=sizes)
+            _warm_up(instance, config, images, sizes)
+        proven = False
+        if isinstance(images, ImageContract):
+            # One of each kind: the arithmetic differs between providers, not between instances of one.
+            for instance in {instance.provider: instance for instance in instances}.values():
+                proven = _check_golden(folder / version, instance, images)
+    except BaseException:
+        for instance in instances:
+            instance.close()
+        raise
+    return OpenedVersion(config, version, images, instances, proven)
+
+
+def _placements(proto: pb.ModelConfig, engine: Engine) -> list[Providers]:
+    """Where each instance runs; the config's instance groups are completed on the way."""
+    on_gpu = engine.execution_provider == "cuda"
+    accelerators = proto.optimization.execution_accelerators
+    if not proto.instance_group:
+        proto.instance_group.add(count=1 if on_gpu else available_cores())
+    placements: list[Providers] = []
+    for number, group in enumerate(proto.instance_group):
+        if group.kind == Kind.Value("KIND_AUTO"):
+            group.kind = Kind.Value("KIND_GPU" if on_gpu else "KIND_CPU")
+        if group.kind == Kind.Value("KIND_MODEL"):
+            raise ModelError("config.pbtxt: instance_group kind KIND_MODEL: must be KIND_AUTO, KIND_CPU or KIND_GPU")
+        group.name = group.name or f"{proto.name}_{number}"
+        group.count = max(1, group.count)
+        if group.kind == Kind.Value("KIND_CPU"):
+            if group.gpus:
+                raise ModelError("config.pbtxt: instance_group kind KIND_CPU names gpus")
+            names = [accelerator.name for accelerator in accelerators.cpu_execution_accelerator]
+            placements += [providers_on("cpu", 0, names)] * group.count
+        elif not on_gpu:
+            raise ModelError(
+                "config.pbtxt: instance_group kind KIND_GPU, but FOVEA_EXECUTION_PROVIDER is cpu: "
+                "must be KIND_CPU or KIND_AUTO, or the service run with cuda"
+            )
+        else:
+            if not group.gpus:
+                group.gpus.append(engine.device_id)
+            names = [accelerator.name for accelerator in accelerators.gpu_execution_accelerator]
+            for gpu in group.gpus:
+                placements += [providers_on("cuda", gpu, names)] * group.count
+    return placements
+
+
+def _warm_up(
+    instance: OnnxRuntimeInstance,
+    config: ModelConfig,
+    images: ImageContract | NoImagesError,
+    batch_sizes: Sequence[int],
+) -> None:
+    """Run zeros once at each batch size; for an image model they are a black image, which must give numbers."""
+    if not config.max_batch_size:
+        sizes: Sequence[int] = [1]
+    else:
+        sizes = batch_sizes or sorted({1, config.max_batch_size})
+    for size in sizes:
+        item = tuple(_zeros(spec, config, size) for spec in config.inputs)
+        try:
+            (outputs,) = instance.run([item]).results
+        except Exception as error:
+            if isinstance(images, ImageContract):
+                raise ModelError(f"warm-up with batch size {size} failed: {error}") from error
+            log.warning("%s: warm-up of zeros with batch size %s failed: %s", config.name, size, error)
+            return
+        for spec, output in zip(config.outputs, outputs, strict=True):
+            shape = output.shape[1:] if config.max_batch_size else output.shape
+            if not spec.fits(shape):
+                raise ModelError(
+                    f"a batch of {size} gives '{spec.name}' of {output.shape}, not {spec.dims} for each row"
+                )
+        if isinstance(images, ImageContract):
+            scores = outputs[images.output]
+            if scores.size != size * len(images.labels):
+                raise ModelError(f"a batch of {size} gives {scores.size} scores, not {size} times {len(images.labels)}")
+            if not np.isfinite(scores).all():
+                raise ModelError("logits of a black image are not finite")
+
+
+def _zeros(spec: TensorSpec, config: ModelConfig, size: int) -> Array:
+    dims = [max(1, dim) for dim in spec.dims]
+    shape = (size, *dims) if config.max_batch_size else tuple(dims)
+    zero = b"" if spec.datatype == "BYTES" else 0
+    return np.full(shape, zero, DTYPES[spec.datatype])
+
+
+def _check_golden(folder: Path, instance: OnnxRuntimeInstance, images: ImageContract) -> bool:
+    def infer(pixels: Pixels) -> Array:
+        (outputs,) = instance.run([(images.to_input(pixels),)]).results
+        return outputs[images.output].reshape(-1)
+
+    return check_golden(folder, images.preprocessing, infer)
+
+
+def _powers_of_two(limit: int) -> list[int]:
+    return [2**n for n in range((limit - 1).bit_length())] + [limit]

@@ -1,0 +1,257 @@
+"""The body of an inference request and of its answer: JSON, with tensors in it or behind it.
+
+Open Inference Protocol, "inference"; Triton's extensions "binary tensor data" and "classification".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.class_strings import class_strings
+from service.errors import InferenceError, InvalidInputError
+from service.inference import InferenceAnswer, Tensor, check_parameters
+from service.model_config import ModelConfig
+from service.tensors import DTYPES, Array, element_count, from_raw, from_values, to_raw
+
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class TensorParameters(_Strict):
+    binary_data_size: Count | None = None
+    shared_memory_region: str | None = None
+
+
+class InputBody(_Strict):
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: TensorParameters = TensorParameters()
+    data: list[Any] | None = None
+
+
+class OutputParameters(_Strict):
+    binary_data: bool | None = None
+    classification: Count = 0
+    shared_memory_region: str | None = None
+
+
+class OutputBody(_Strict):
+    name: str
+    parameters: OutputParameters = OutputParameters()
+
+
+class RequestParameters(_Strict):
+    """Those that the service knows, and any others that a client has: a string, a number or a truth value each."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, str | int | float | bool]
+
+    binary_data_output: bool = False
+    priority: Count = 0
+    timeout: Count = 0
+
+
+class InferBody(_Strict):
+    """An inference request's JSON; what the protocol has no name for is left alone."""
+
+    id: str = ""
+    inputs: list[InputBody]
+    outputs: list[OutputBody] = []
+    parameters: RequestParameters = Field(default_factory=lambda: RequestParameters.model_validate({}))
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """An inference request. `outputs` empty: all; those not in it take `binary_output`."""
+
+    inputs: Mapping[str, Tensor]
+    id: str = ""
+    outputs: Mapping[str, OutputParameters] = field(default_factory=dict)
+    binary_output: bool = False
+    priority: int = 0
+    timeout_us: int = 0
+
+
+def parse_request(content: bytes, header_length: str | None, config: ModelConfig) -> InferRequest:
+    """Read a request's body.
+
+    Args:
+        header_length: the header `Inference-Header-Content-Length`: where the JSON ends and the tensors begin;
+            "0": there is no JSON, all of it is the one input.
+
+    Raises:
+        InvalidInputError: it is not as the protocol has it.
+    """
+    if header_length is None:
+        return _from_json(content, memoryview(b""))
+    if not (header_length.isascii() and header_length.isdecimal()) or int(header_length) > len(content):
+        raise InvalidInputError(
+            f"Inference-Header-Content-Length is {header_length!r}: must be the length of the body's JSON, "
+            f"0 to {len(content)}"
+        )
+    length = int(header_length)
+    if not length:
+        return InferRequest(_raw(content, config), binary_output=True)
+    return _from_json(content[:length], memoryview(content)[length:])
+
+
+def _from_json(content: bytes, binary: memoryview) -> InferRequest:
+    try:
+        body = InferBody.model_validate(json.loads(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInputError(f"inference request: {where + ': ' if where else ''}{first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"failed to parse the request JSON buffer: {error}") from None
+    check_parameters(body.parameters.model_extra or {})
+    inputs: dict[str, Tensor] = {}
+    at = 0
+    for tensor in body.inputs:
+        if tensor.name in inputs:
+            raise InvalidInputError(f"input '{tensor.name}' already exists in request")
+        if tensor.parameters.shared_memory_region is not None:
+            raise InvalidInputError(f"input '{tensor.name}': this service has no shared memory: send the data")
+        if tensor.datatype not in DTYPES:
+            raise InvalidInputError(
+                f"inference input '{tensor.name}' data-type is '{tensor.datatype}': must be one of {', '.join(DTYPES)}"
+            )
+        size = tensor.parameters.binary_data_size
+        if size is None:
+            array = _from_data(tensor)
+        elif tensor.data is not None:
+            raise InvalidInputError(
+                f"input '{tensor.name}' has both 'data' and 'binary_data_size': must be one of them"
+            )
+        else:
+            if at + size > len(binary):
+                raise InvalidInputError(
+                    f"input '{tensor.name}': binary_data_size is {size}, but {len(binary) - at} bytes are left"
+                )
+            array = from_raw(tensor.name, tensor.datatype, tensor.shape, binary[at : at + size])
+            at += size
+        inputs[tensor.name] = Tensor(tensor.datatype, array)
+    if at != len(binary):
+        raise InvalidInputError(f"{len(binary) - at} bytes of binary data are left over that no input claims")
+    outputs = {output.name: output.parameters for output in body.outputs}
+    for name, parameters in outputs.items():
+        if parameters.shared_memory_region is not None:
+            raise InvalidInputError(f"output '{name}': this service has no shared memory: take the data")
+    return InferRequest(
+        inputs,
+        body.id,
+        outputs,
+        body.parameters.binary_data_output,
+        body.parameters.priority,
+        body.parameters.timeout,
+    )
+
+
+def _from_data(tensor: InputBody) -> Array:
+    """A tensor whose elements are in the JSON, flat or nested in any way."""
+    if tensor.data is None:
+        raise InvalidInputError(f"input '{tensor.name}' has neither 'data' nor 'binary_data_size': must be one of them")
+    if tensor.datatype == "FP16":
+        raise InvalidInputError(
+            f"receiving FP16 data via JSON is not supported. Please use the binary data format for input {tensor.name}"
+        )
+    dtype = DTYPES[tensor.datatype]
+    expected = {"b": "truth values", "i": "whole numbers", "u": "whole numbers, not negative", "f": "numbers"}.get(
+        dtype.kind, "strings"
+    )
+    accepted = {"b": (bool,), "f": (int, float), "O": (str,)}.get(dtype.kind, (int,))
+    values: list[object] = []
+    for value in _flat(tensor.data):
+        if not isinstance(value, accepted) or (isinstance(value, bool) and dtype.kind != "b"):
+            raise InvalidInputError(f"input '{tensor.name}' of {tensor.datatype} has {value!r}: must be {expected}")
+        values.append(value.encode() if isinstance(value, str) else value)
+    return from_values(tensor.name, tensor.datatype, tensor.shape, values)
+
+
+def _flat(data: list[Any]) -> Iterator[Any]:
+    waiting = [iter(data)]
+    while waiting:
+        for value in waiting[-1]:
+            if isinstance(value, list):
+                waiting.append(iter(value))
+                break
+            yield value
+        else:
+            waiting.pop()
+
+
+def _raw(content: bytes, config: ModelConfig) -> dict[str, Tensor]:
+    """The whole body as the model's one input, of one row."""
+    if len(config.inputs) != 1:
+        raise InvalidInputError(
+            f"Raw request must only have 1 input to be deduced but got {len(config.inputs)} inputs in "
+            f"'{config.name}' model configuration"
+        )
+    (spec,) = config.inputs
+    batch = (1,) if config.max_batch_size else ()
+    if spec.datatype == "BYTES":
+        shape = (*batch, *(1 for _ in spec.dims))
+        return {spec.name: Tensor("BYTES", from_values(spec.name, "BYTES", shape, [content]))}
+    if spec.dims.count(-1) > 1:
+        raise InvalidInputError(
+            f"The shape of the raw input '{spec.name}' can not be deduced because there are more than one "
+            "variable-sized dimension"
+        )
+    known = element_count(spec.name, [size for size in spec.dims if size != -1]) * DTYPES[spec.datatype].itemsize
+    deduced = len(content) // known if known else 0
+    shape = (*batch, *(deduced if size == -1 else size for size in spec.dims))
+    return {spec.name: Tensor(spec.datatype, from_raw(spec.name, spec.datatype, shape, content))}
+
+
+def write_answer(request: InferRequest, answer: InferenceAnswer) -> tuple[bytes, int | None]:
+    """An answer's body, and how much of it is JSON; None: all of it.
+
+    Raises:
+        InvalidInputError: an output cannot be had in the form that was asked for.
+        InferenceError: an output of strings holds some that JSON cannot.
+    """
+    outputs: list[dict[str, Any]] = []
+    binary: list[bytes] = []
+    for spec, values in answer.outputs:
+        asked = request.outputs.get(spec.name, OutputParameters())
+        array, datatype = values, spec.datatype
+        if asked.classification:
+            labels = answer.labels.get(spec.name, ())
+            array = class_strings(values, spec, labels, asked.classification, batched=answer.batched)
+            datatype = "BYTES"
+        output: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": list(array.shape)}
+        if request.binary_output if asked.binary_data is None else asked.binary_data:
+            binary.append(to_raw(array))
+            output["parameters"] = {"binary_data_size": len(binary[-1])}
+        else:
+            output["data"] = _to_data(spec.name, datatype, array)
+        outputs.append(output)
+    body: dict[str, Any] = {"id": request.id} if request.id else {}
+    body |= {"model_name": answer.model, "model_version": answer.version, "outputs": outputs}
+    content = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    if not binary:
+        return content, None
+    return b"".join([content, *binary]), len(content)
+
+
+def _to_data(name: str, datatype: str, array: Array) -> list[Any]:
+    if datatype == "FP16":
+        raise InvalidInputError(
+            "sending FP16 data via JSON is not supported. Please use the binary data format for output"
+        )
+    values: list[Any] = array.ravel().tolist()
+    if datatype != "BYTES":
+        return values
+    try:
+        return [value.decode() for value in values]
+    except UnicodeDecodeError:
+        raise InferenceError(f"output '{name}' is not UTF-8: ask for it as binary data") from None

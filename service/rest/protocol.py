@@ -1,0 +1,171 @@
+"""The HTTP side of the Open Inference Protocol, with Triton's extensions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+from google.protobuf.message import Message
+from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from service.control import Control
+from service.errors import DeadlineExceededError, InvalidInputError, UnavailableError, UnsupportedError
+from service.inference import Inference
+from service.protocol import ServiceInformation
+from service.rest.body import limited, whole
+from service.rest.compression import chosen_encoding, compress, decompressed
+from service.rest.disconnect import cancelled_on_disconnect
+from service.rest.infer_body import parse_request, write_answer
+from service.rest.load_body import parse_load
+from service.rest.protobuf_json import to_json
+from service.telemetry import RequestRecord, Telemetry
+
+
+class _Digits(StringConvertor):
+    """A version in a path; anything else is no such path."""
+
+    regex = "[0-9]+"
+
+
+HEADER_LENGTH = "inference-header-content-length"
+
+
+def protocol_routes(
+    inference: Inference,
+    information: ServiceInformation,
+    control: Control,
+    telemetry: Telemetry,
+    *,
+    request_timeout_s: float,
+    max_request_bytes: int,
+) -> list[Route]:
+    async def infer(request: Request) -> Response:
+        with telemetry.request("http") as record:
+            try:
+                return await answer(request, record)
+            except ClientDisconnect:
+                record.code = "499"
+                return Response(status_code=499)  # Nobody hears it.
+
+    async def answer(request: Request, record: RequestRecord) -> Response:
+        deadline = time.monotonic() + request_timeout_s
+        name = _name(request)
+        record.model = inference.known_model(name)
+        try:
+            async with asyncio.timeout(request_timeout_s):
+                content = await _body(request, max_request_bytes)
+        except TimeoutError:
+            raise DeadlineExceededError(f"the body did not arrive within {request_timeout_s:g} s") from None
+        served = inference.served(name, _version(request))
+        asked = parse_request(content, request.headers.get(HEADER_LENGTH), served.config)
+        async with cancelled_on_disconnect(request):
+            found = await inference.infer(
+                served,
+                asked.inputs,
+                outputs=list(asked.outputs),
+                priority=asked.priority,
+                timeout_us=asked.timeout_us,
+                deadline=deadline,
+                request_id=asked.id,
+            )
+        body, header_length = write_answer(asked, found)
+        headers = {"content-type": "application/json"}
+        if header_length is not None:
+            headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(header_length)}
+        if encoding := chosen_encoding(request.headers.get("accept-encoding", "")):
+            body = compress(body, encoding)
+            headers["content-encoding"] = encoding
+        return Response(body, headers=headers)
+
+    async def server(request: Request) -> Response:
+        return _json(information.server())
+
+    async def model(request: Request) -> Response:
+        return _json(information.model(_name(request), _version(request)))
+
+    async def ready(request: Request) -> Response:
+        if information.ready(_name(request), _version(request)):
+            return JSONResponse({"name": _name(request), "ready": True})
+        raise UnavailableError(f"model '{_name(request)}' is not ready")
+
+    async def config(request: Request) -> Response:
+        return JSONResponse(to_json(information.config(_name(request), _version(request)).config))
+
+    async def statistics(request: Request) -> Response:
+        return _json(information.statistics(_name(request), _version(request)))
+
+    async def index(request: Request) -> Response:
+        content = await whole(limited(request, max_request_bytes))
+        try:
+            asked = json.loads(content or b"{}")
+            wanted = asked.get("ready", False)
+        except (ValueError, RecursionError, AttributeError) as error:
+            raise InvalidInputError(f"failed to parse the request JSON buffer: {error}") from None
+        if not isinstance(wanted, bool):
+            raise InvalidInputError(f"'ready' is {wanted!r}: must be true or false")
+        return JSONResponse([_entry(to_json(entry)) for entry in information.index(ready=wanted).models])
+
+    async def load(request: Request) -> Response:
+        asked = parse_load(await whole(limited(request, max_request_bytes)))
+        await control.load(_name(request), asked.config, asked.files)
+        return Response(media_type="application/json")
+
+    async def unload(request: Request) -> Response:
+        async for _ in limited(request, max_request_bytes):
+            pass  # Its one parameter, unload_dependents, is for ensembles, which there are none of.
+        await control.unload(_name(request))
+        return Response(media_type="application/json")
+
+    async def named_repository(request: Request) -> Response:
+        raise UnsupportedError("'repository_name' specification is not supported")
+
+    register_url_convertor("digits", _Digits())
+
+    def each(path: str, endpoint: Any, method: str = "GET") -> list[Route]:
+        """A model's path, with and without a version."""
+        return [
+            Route(f"/v2/models/{{name}}{version}{path}", endpoint, methods=[method])
+            for version in ("", "/versions/{version:digits}")
+        ]
+
+    return [
+        *each("/infer", infer, "POST"),
+        Route("/v2", server),
+        Route("/v2/models/stats", statistics),
+        *each("", model),
+        *each("/ready", ready),
+        *each("/config", config),
+        *each("/stats", statistics),
+        Route("/v2/repository/index", index, methods=["POST"]),
+        Route("/v2/repository/models/{name}/load", load, methods=["POST"]),
+        Route("/v2/repository/models/{name}/unload", unload, methods=["POST"]),
+        Route("/v2/repository/{repository}/index", named_repository, methods=["POST"]),
+        Route("/v2/repository/{repository}/models/{name}/{action}", named_repository, methods=["POST"]),
+    ]
+
+
+async def _body(request: Request, max_request_bytes: int) -> bytes:
+    encoding = request.headers.get("content-encoding", "").lower()
+    return await whole(decompressed(limited(request, max_request_bytes), encoding, max_request_bytes))
+
+
+def _name(request: Request) -> str:
+    return str(request.path_params.get("name", ""))
+
+
+def _version(request: Request) -> str:
+    return str(request.path_params.get("version", ""))
+
+
+def _json(message: Message) -> Response:
+    return JSONResponse(to_json(message))
+
+
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """An index entry has a reason only where there is one."""
+    return {key: value for key, value in entry.items() if value or key != "reason"}

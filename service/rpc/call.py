@@ -1,0 +1,94 @@
+"""What every gRPC call has: an identity, a way to end in an error, and streams that are answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc.aio
+
+from service.errors import FoveaError
+from service.telemetry import accept_request_id, request_id
+
+STREAM_WINDOW = 64
+"""Requests of one stream read before their answers were taken; the next one waits for one of those."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+def identify(context: Context) -> str:
+    """Give the call the request id that its client sent, or a new one, and send it back."""
+    given = next((value for key, value in context.invocation_metadata() or () if key == "x-request-id"), None)
+    identity = accept_request_id(given if isinstance(given, str) else None)
+    request_id.set(identity)
+    context.set_trailing_metadata((("x-request-id", identity),))
+    return identity
+
+
+async def abort(context: Context, error: FoveaError) -> NoReturn:
+    """End the call in an error."""
+    try:
+        await context.abort(error.grpc_code, str(error))
+    except grpc.aio.AbortError:
+        raise
+    except Exception:
+        # The client's own deadline passed at the same moment: nobody is left to be told.
+        raise asyncio.CancelledError from None
+    raise AssertionError("abort returns never")
+
+
+async def until(stopping: asyncio.Event, requests: AsyncIterator[Request]) -> AsyncIterator[Request]:
+    """The requests of a stream, until it ends or the service stops."""
+    stop = asyncio.create_task(stopping.wait())
+    iterator = aiter(requests)
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(iterator, None))
+            await asyncio.wait({stop, following}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                following.cancel()
+                return
+            request = following.result()
+            if request is None:
+                return
+            yield request
+    finally:
+        stop.cancel()
+
+
+async def in_order(
+    requests: AsyncIterator[Request],
+    answer: Callable[[Request], Awaitable[Response]],
+    stopping: asyncio.Event,
+) -> AsyncIterator[Response]:
+    """Answer a stream's requests side by side, and give the answers in the order of the requests."""
+    answers: asyncio.Queue[asyncio.Task[Response] | None] = asyncio.Queue(STREAM_WINDOW)
+
+    async def read() -> None:
+        try:
+            async for request in until(stopping, requests):
+                task = asyncio.ensure_future(answer(request))
+                try:
+                    await answers.put(task)
+                except asyncio.CancelledError:
+                    task.cancel()
+                    raise
+        finally:
+            await answers.put(None)
+
+    reader = asyncio.create_task(read())
+    task: asyncio.Task[Response] | None = None
+    try:
+        while (task := await answers.get()) is not None:
+            yield await task
+        await reader
+    finally:
+        reader.cancel()
+        if task:
+            task.cancel()
+        while not answers.empty():
+            if left := answers.get_nowait():
+                left.cancel()

@@ -1,0 +1,301 @@
+"""`inference.GRPCInferenceService`: the gRPC side of the Open Inference Protocol, with Triton's extensions.
+
+The stubs are those that tritonclient ships. What the service does not have is left to them: UNIMPLEMENTED.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from service.class_strings import class_strings
+from service.control import Control, require_load_parameter
+from service.errors import FoveaError, InvalidInputError, UnsupportedError
+from service.inference import Inference, InferenceAnswer, Tensor, check_parameters
+from service.lifecycle import Lifecycle
+from service.protocol import ServiceInformation, require_version
+from service.rpc.call import Context, abort, identify, in_order
+from service.telemetry import RequestRecord, Telemetry
+from service.tensors import DTYPES, Array, element_count, from_raw, from_values, to_raw
+
+log = logging.getLogger("fovea.grpc")
+
+Answered = TypeVar("Answered", bound=Message)
+
+CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""The field of `InferTensorContents` for each datatype; FP16 travels raw only."""
+
+
+class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Args:
+    request_timeout_s: for calls without a deadline, and the most that one may ask for.
+    """
+
+    def __init__(
+        self,
+        inference: Inference,
+        information: ServiceInformation,
+        control: Control,
+        telemetry: Telemetry,
+        lifecycle: Lifecycle,
+        *,
+        request_timeout_s: float,
+    ) -> None:
+        self._inference = inference
+        self._information = information
+        self._control = control
+        self._telemetry = telemetry
+        self._lifecycle = lifecycle
+        self._request_timeout_s = request_timeout_s
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self._lifecycle.not_ready is None)
+
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
+        return self._information.server()
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+        def answer() -> pb.ModelReadyResponse:
+            ready = self._information.ready(request.name, require_version(request.version))
+            return pb.ModelReadyResponse(ready=ready)
+
+        return await _or_abort(context, answer)
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
+        return await _or_abort(context, lambda: self._information.model(request.name, require_version(request.version)))
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+        return await _or_abort(
+            context, lambda: self._information.config(request.name, require_version(request.version))
+        )
+
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
+        return await _or_abort(
+            context, lambda: self._information.statistics(request.name, require_version(request.version))
+        )
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
+        def answer() -> pb.RepositoryIndexResponse:
+            _require_no_name(request.repository_name)
+            return self._information.index(ready=request.ready)
+
+        return await _or_abort(context, answer)
+
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        config: str | None = None
+        files: dict[str, bytes] = {}
+        try:
+            _require_no_name(request.repository_name)
+            for key, parameter in request.parameters.items():
+                require_load_parameter(key)
+                field = "string_param" if key == "config" else "bytes_param"
+                if parameter.WhichOneof("parameter_choice") != field:
+                    raise InvalidInputError(f"invalid value type for load parameter '{key}', expected {field}.")
+                if key == "config":
+                    config = parameter.string_param
+                else:
+                    files[key] = parameter.bytes_param
+            await self._control.load(request.model_name, config, files)
+        except FoveaError as error:
+            await abort(context, error)
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        try:
+            _require_no_name(request.repository_name)
+            await self._control.unload(request.model_name)
+        except FoveaError as error:
+            await abort(context, error)
+        return pb.RepositoryModelUnloadResponse()
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        identify(context)
+        if self._lifecycle.stopping.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+        outcome = await self._outcome(request, context.time_remaining())
+        if isinstance(outcome, FoveaError):
+            # gRPC keeps the exception that `abort` raises, and with it this frame: leave no tensors in it.
+            del request
+            await abort(context, outcome)
+        return outcome
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        identify(context)
+
+        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+            outcome = await self._outcome(request, None)
+            if isinstance(outcome, FoveaError):
+                return pb.ModelStreamInferResponse(
+                    error_message=str(outcome), infer_response=pb.ModelInferResponse(id=request.id)
+                )
+            outcome.parameters["triton_final_response"].bool_param = True
+            return pb.ModelStreamInferResponse(infer_response=outcome)
+
+        async for response in in_order(requests, answer, self._lifecycle.stopping):
+            yield response
+        if self._lifecycle.stopping.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+
+    async def _outcome(
+        self, request: pb.ModelInferRequest, remaining_s: float | None
+    ) -> pb.ModelInferResponse | FoveaError:
+        self._lifecycle.enter()
+        try:
+            with self._telemetry.request("grpc") as record:
+                return await self._infer(request, remaining_s, record)
+        except FoveaError as error:
+            return error.with_traceback(None)
+        except Exception as error:
+            log.exception("internal error", exc_info=error)
+            return FoveaError("internal error; the service's log has the details")
+        finally:
+            self._lifecycle.leave()
+
+    async def _infer(
+        self, request: pb.ModelInferRequest, remaining_s: float | None, record: RequestRecord
+    ) -> pb.ModelInferResponse:
+        timeout_s = min(self._request_timeout_s, self._request_timeout_s if remaining_s is None else remaining_s)
+        record.model = self._inference.known_model(request.model_name)
+        served = self._inference.served(request.model_name, require_version(request.model_version))
+        check_parameters(request.parameters)
+        inputs = _inputs(request)
+        classes = {output.name: _classes(output) for output in request.outputs}
+        answer = await self._inference.infer(
+            served,
+            inputs,
+            outputs=list(classes),
+            priority=_number(request.parameters, "priority", ("int64_param", "uint64_param")),
+            timeout_us=_number(request.parameters, "timeout", ("int64_param", "uint64_param")),
+            deadline=time.monotonic() + timeout_s,
+            request_id=request.id,
+        )
+        return _response(request.id, answer, classes)
+
+
+def _require_no_name(repository: str) -> None:
+    if repository:
+        raise UnsupportedError("'repository_name' specification is not supported")
+
+
+async def _or_abort(context: Context, answer: Callable[[], Answered]) -> Answered:
+    try:
+        return answer()
+    except FoveaError as error:
+        await abort(context, error)
+
+
+def _inputs(request: pb.ModelInferRequest) -> Mapping[str, Tensor]:
+    """The input tensors by name; views of the message's own bytes.
+
+    Raises:
+        InvalidInputError: one is there twice, or has no data, or not the data that it says.
+    """
+    raw = request.raw_input_contents
+    if len(raw) > len(request.inputs):
+        raise InvalidInputError(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs")
+    inputs: dict[str, Tensor] = {}
+    for number, tensor in enumerate(request.inputs):
+        if tensor.name in inputs:
+            raise InvalidInputError(f"input '{tensor.name}' already exists in request")
+        if any(key.startswith("shared_memory") for key in tensor.parameters):
+            raise InvalidInputError(f"input '{tensor.name}': this service has no shared memory: send the data")
+        if tensor.datatype not in DTYPES:
+            raise InvalidInputError(
+                f"inference input '{tensor.name}' data-type is '{tensor.datatype}': must be one of {', '.join(DTYPES)}"
+            )
+        if raw:
+            if tensor.HasField("contents"):
+                raise InvalidInputError(
+                    f"contents field must not be specified when using raw_input_contents for '{tensor.name}' "
+                    f"for model '{request.model_name}'"
+                )
+            if number >= len(raw):
+                raise InvalidInputError(
+                    f"unable to find data for input tensor '{tensor.name}' for model '{request.model_name}' in request."
+                )
+            array = from_raw(tensor.name, tensor.datatype, tensor.shape, raw[number])
+        else:
+            array = _from_contents(tensor, request.model_name)
+        inputs[tensor.name] = Tensor(tensor.datatype, array)
+    return inputs
+
+
+def _from_contents(tensor: pb.ModelInferRequest.InferInputTensor, model: str) -> Array:
+    """A tensor that was sent as typed contents."""
+    count = element_count(tensor.name, tensor.shape)
+    filled = [field.name for field, _ in tensor.contents.ListFields()]
+    if not filled and count:
+        raise InvalidInputError(f"unable to find data for input tensor '{tensor.name}' for model '{model}' in request.")
+    if filled and filled != [CONTENTS.get(tensor.datatype)]:
+        raise InvalidInputError(
+            f"unexpected explicit tensor data for input tensor '{tensor.name}' for model '{model}' in "
+            f"{' and '.join(filled)}: {tensor.datatype} goes in {CONTENTS.get(tensor.datatype, 'raw_input_contents')}"
+        )
+    values = list(getattr(tensor.contents, filled[0])) if filled else []
+    return from_values(tensor.name, tensor.datatype, tensor.shape, values)
+
+
+def _classes(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> int:
+    """How many classes an output is to be turned into; 0: none, the tensor itself."""
+    if any(key.startswith("shared_memory") for key in output.parameters):
+        raise InvalidInputError(f"output '{output.name}': this service has no shared memory: take the data")
+    if "classification" not in output.parameters:
+        return 0
+    count = _number(output.parameters, "classification", ("int64_param",))
+    if count < 1:
+        raise InvalidInputError(f"output '{output.name}': classification is {count}: must be at least 1")
+    return count
+
+
+def _number(parameters: Mapping[str, pb.InferParameter], key: str, accepted: tuple[str, ...]) -> int:
+    if key not in parameters:
+        return 0
+    choice = parameters[key].WhichOneof("parameter_choice")
+    if choice not in accepted:
+        raise InvalidInputError(f"invalid value type for '{key}' parameter, expected {' or '.join(accepted)}.")
+    value = int(getattr(parameters[key], choice))
+    if value < 0:
+        raise InvalidInputError(f"parameter '{key}' is {value}: must not be negative")
+    return value
+
+
+def _response(identity: str, answer: InferenceAnswer, classes: Mapping[str, int]) -> pb.ModelInferResponse:
+    response = pb.ModelInferResponse(model_name=answer.model, model_version=answer.version, id=identity)
+    for spec, array in answer.outputs:
+        datatype = spec.datatype
+        if count := classes.get(spec.name, 0):
+            labels = answer.labels.get(spec.name, ())
+            array = class_strings(array, spec, labels, count, batched=answer.batched)
+            datatype = "BYTES"
+        response.outputs.add(name=spec.name, datatype=datatype, shape=array.shape)
+        response.raw_output_contents.append(to_raw(array))
+    return response

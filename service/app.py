@@ -23,6 +23,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from service.backends.onnx_runtime import available_cores
 from service.classifier import Classifier
 from service.control import Control
+from service.decoding import Decoder
 from service.errors import StartError
 from service.images import ImageLimits
 from service.inference import Inference
@@ -78,14 +79,9 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         on_served=telemetry.on_served,
         on_withdrawn=telemetry.on_withdrawn,
     )
-    classifier = Classifier(
-        repository,
-        image_limits=image_limits,
-        max_images=settings.max_images_per_request,
-        max_decoding=settings.max_queue_size,
-        decode_threads=available_cores(),
-    )
-    inference = Inference(repository)
+    decoder = Decoder(image_limits, max_waiting=settings.max_queue_size, threads=available_cores())
+    classifier = Classifier(repository, decoder, max_images=settings.max_images_per_request)
+    inference = Inference(repository, decoder)
     allowed = settings.model_control_mode == "explicit"
     information = ServiceInformation(repository, name=settings.server_name, control=allowed)
     control = Control(repository, allowed=allowed)
@@ -109,7 +105,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     )
 
     async with AsyncExitStack() as stack:
-        stack.callback(classifier.close)
+        stack.callback(decoder.close)
         stack.push_async_callback(repository.close)
         metrics_address = stack.enter_context(_metrics_server(telemetry, settings))
         grpc_server = await stack.enter_async_context(_grpc_server(*servicers, settings))

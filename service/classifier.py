@@ -6,21 +6,18 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from service.decoding import Decoder
 from service.errors import (
-    DeadlineExceededError,
     FoveaError,
     InferenceError,
     InvalidInputError,
     TooLargeError,
-    UnavailableError,
 )
 from service.image_contract import ImageContract, NoImagesError, Scores
-from service.images import ImageLimits, decode, decode_if_small
 from service.inference import run
 from service.loading import ServedVersion
 from service.repository import Repository
@@ -74,25 +71,18 @@ class Classifier:
 
     Args:
         max_images: most images in one request.
-        max_decoding: most images that may be waiting to be decoded; one more is refused at once.
-        decode_threads: images decoded at a time.
     """
 
     def __init__(
         self,
         repository: Repository,
+        decoder: Decoder,
         *,
-        image_limits: ImageLimits,
         max_images: int,
-        max_decoding: int,
-        decode_threads: int,
     ) -> None:
         self._repository = repository
-        self._image_limits = image_limits
+        self._decoder = decoder
         self._max_images = max_images
-        self._max_decoding = max_decoding
-        self._decoding = 0
-        self._threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
 
     async def classify(
         self,
@@ -135,9 +125,6 @@ class Classifier:
         """The model that a request's name stands for; empty where there is none."""
         return self._repository.known(name)
 
-    def close(self) -> None:
-        self._threads.shutdown()
-
     async def _results(
         self,
         images: Sequence[EncodedImage],
@@ -170,7 +157,7 @@ class Classifier:
         if isinstance(image, FoveaError):
             return image
         try:
-            tensor = await self._decode(image, contract, deadline)
+            tensor = await self._decoder.decode(image, contract, deadline)
         except (InvalidInputError, TooLargeError) as error:
             return error.with_traceback(None)  # The traceback holds the image.
         decoded = time.monotonic()
@@ -190,24 +177,6 @@ class Classifier:
             total_s=end - start,
         )
         return Classification(predictions, stages, completed.batch.batch_size)
-
-    async def _decode(self, image: bytes, contract: ImageContract, deadline: float) -> Array:
-        small = decode_if_small(image, contract.preprocessing, self._image_limits)
-        if small is not None:
-            return contract.to_input(small)
-        if self._decoding >= self._max_decoding:
-            raise UnavailableError(f"{self._decoding} images are waiting to be decoded")
-        self._decoding += 1
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._decoded, image, contract)
-        except TimeoutError:
-            raise DeadlineExceededError("the deadline passed before the image was decoded") from None
-        finally:
-            self._decoding -= 1
-
-    def _decoded(self, image: bytes, contract: ImageContract) -> Array:
-        return contract.to_input(decode(image, contract.preprocessing, self._image_limits))
 
 
 def rank(scores: Array, labels: Sequence[str], top_k: int, kind: Scores = "logits") -> list[Prediction]:

@@ -6,10 +6,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tritonclient.grpc import model_config_pb2 as pb
 
 from service.batching import Completed
+from service.decoding import Decoder
 from service.errors import FoveaError, InvalidInputError, NotFoundError
+from service.image_contract import ImageContract
 from service.loading import ServedVersion
 from service.model_config import ModelConfig
 from service.repository import Repository
@@ -39,8 +42,9 @@ class InferenceAnswer:
 class Inference:
     """Checks a request against the model's configuration, puts it in the queue, and counts."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, decoder: Decoder) -> None:
         self._repository = repository
+        self._decoder = decoder
 
     def known_model(self, name: str) -> str:
         """The model that a request's name stands for; empty where there is none."""
@@ -83,8 +87,8 @@ class Inference:
         config = served.config
         try:
             wanted = _wanted(config, outputs)
-            item, rows = _item(config, inputs)
             with served.in_use():
+                item, rows = _item(config, await self._without_images(served, inputs, deadline))
                 completed = await run(served, item, rows, priority=priority, timeout_us=timeout_us, deadline=deadline)
         except FoveaError as error:
             if request_id:
@@ -98,6 +102,31 @@ class Inference:
             config.max_batch_size > 0,
             completed,
         )
+
+    async def _without_images(
+        self, served: ServedVersion, inputs: Mapping[str, Tensor], deadline: float
+    ) -> Mapping[str, Tensor]:
+        """Encoded images in place of a tensor, as BYTES of shape [N] or [N, 1], are decoded to that tensor."""
+        if not isinstance(served.images, ImageContract):
+            return inputs
+        (spec,) = served.config.inputs
+        given = inputs.get(spec.name)
+        if given is None or given.datatype != "BYTES":
+            return inputs
+        images = given.array
+        if images.ndim not in (1, 2) or images.size != len(images) or not 1 <= images.size <= served.max_rows:
+            raise InvalidInputError(
+                f"input '{spec.name}' of encoded images has shape {_listed(images.shape)}: must be [N] or [N,1], "
+                f"N from 1 to {served.max_rows}"
+            )
+        rows = []
+        for number, image in enumerate(images.ravel().tolist(), 1):
+            try:
+                rows.append(await self._decoder.decode(image, served.images, deadline))
+            except FoveaError as error:
+                raise type(error)(f"image {number} of {images.size}: {error}") from None
+        tensor = np.concatenate(rows) if served.config.max_batch_size else rows[0]
+        return {**inputs, spec.name: Tensor(spec.datatype, tensor)}
 
 
 def check_parameters(names: Iterable[str]) -> None:

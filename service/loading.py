@@ -103,6 +103,11 @@ class ServedVersion:
         return self.config.name
 
     @property
+    def max_rows(self) -> int:
+        """The most rows of one request."""
+        return max(1, self.config.max_batch_size)
+
+    @property
     def execution_provider(self) -> str:
         return self.instances[0].provider
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.classifier import Classification, Classifier, rank
+from service.decoding import Decoder
 from service.errors import (
     DeadlineExceededError,
     FoveaError,
@@ -43,11 +44,12 @@ async def classifier(tmp_path: Path) -> AsyncIterator[Classifier]:
         default_model=None,
         on_batch=lambda model, version, record: None,
     )
-    classifier = Classifier(repository, image_limits=LIMITS, max_images=40, max_decoding=4, decode_threads=1)
+    decoder = Decoder(LIMITS, max_waiting=4, threads=1)
+    classifier = Classifier(repository, decoder, max_images=40)
     await repository.load_all()
     yield classifier
     await repository.close()
-    classifier.close()
+    decoder.close()
 
 
 def top_labels(results: list[Classification | FoveaError]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -119,6 +120,9 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         lifecycle.started(problems)
         if lifecycle.not_ready is None:
             await _set_health(grpc_server.health, health_pb2.HealthCheckResponse.SERVING)
+        # What is there by now stays: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         on_started(Running(repository, http_server.address, grpc_server.address, metrics_address))
 
         if settings.model_control_mode == "poll":

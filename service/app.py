@@ -31,12 +31,13 @@ from service.inference import Inference
 from service.lifecycle import Lifecycle
 from service.loading import Engine
 from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
-from service.protocol import ServiceInformation
+from service.protocol import CONTROL_EXTENSIONS, SHARED_MEMORY_EXTENSION, ServiceInformation
 from service.repository import Repository
 from service.rest.application import create_http_application
 from service.rpc.classifier import ClassifierServicer
 from service.rpc.inference import InferenceServicer
 from service.settings import Settings
+from service.shared_memory import SharedMemory
 from service.telemetry import Telemetry, log
 
 REFUSE_S = 0.5
@@ -83,15 +84,16 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     decoder = Decoder(image_limits, max_waiting=settings.max_queue_size, threads=available_cores())
     classifier = Classifier(repository, decoder, max_images=settings.max_images_per_request)
     inference = Inference(repository, decoder)
-    allowed = settings.model_control_mode == "explicit"
-    information = ServiceInformation(repository, name=settings.server_name, control=allowed)
-    control = Control(repository, allowed=allowed)
+    control = Control(repository, allowed=settings.model_control_mode == "explicit")
+    memory = SharedMemory(allowed=settings.system_shared_memory)
+    information = ServiceInformation(repository, name=settings.server_name, allowed=_allowed_extensions(settings))
     application = create_http_application(
         classifier,
         inference,
         repository,
         information,
         control,
+        memory,
         telemetry,
         lifecycle,
         version=version("fovea"),
@@ -102,11 +104,12 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     timeout_s = settings.request_timeout_s
     servicers = (
         ClassifierServicer(classifier, repository, telemetry, lifecycle, request_timeout_s=timeout_s),
-        InferenceServicer(inference, information, control, telemetry, lifecycle, request_timeout_s=timeout_s),
+        InferenceServicer(inference, information, control, memory, telemetry, lifecycle, request_timeout_s=timeout_s),
     )
 
     async with AsyncExitStack() as stack:
         stack.callback(decoder.close)
+        stack.callback(memory.close)
         stack.push_async_callback(repository.close)
         metrics_address = stack.enter_context(_metrics_server(telemetry, settings))
         grpc_server = await stack.enter_async_context(_grpc_server(*servicers, settings))
@@ -133,6 +136,13 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         await _drain(lifecycle, settings.grace_period_s)
         # What is still open is no request: health watches, streams without one.
         await grpc_server.server.stop(FLUSH_S)
+
+
+def _allowed_extensions(settings: Settings) -> Iterator[str]:
+    if settings.model_control_mode == "explicit":
+        yield from CONTROL_EXTENSIONS
+    if settings.system_shared_memory:
+        yield SHARED_MEMORY_EXTENSION
 
 
 def _wanted(settings: Settings) -> list[str] | None:

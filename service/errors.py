@@ -37,6 +37,11 @@ class UnsupportedMediaTypeError(FoveaError):
     grpc_code = StatusCode.INVALID_ARGUMENT
 
 
+class AlreadyExistsError(FoveaError):
+    http_status = 400
+    grpc_code = StatusCode.ALREADY_EXISTS
+
+
 class ForbiddenError(FoveaError):
     """The service's settings do not allow it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
 from tritonclient.grpc import service_pb2 as pb
@@ -21,9 +21,9 @@ EXTENSIONS = (
     "schedule_policy",
     "statistics",
 )
-"""Triton's extensions that the service has."""
+"""Triton's extensions that the service always has."""
 CONTROL_EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
-"""Those that it has besides, where clients may load and unload models."""
+SHARED_MEMORY_EXTENSION = "system_shared_memory"
 
 
 class ServiceInformation:
@@ -31,18 +31,16 @@ class ServiceInformation:
 
     Args:
         name: the server's, in its metadata.
-        control: whether clients may load and unload models.
+        allowed: the extensions that the settings allow besides those that there always are.
     """
 
-    def __init__(self, repository: Repository, *, name: str, control: bool) -> None:
+    def __init__(self, repository: Repository, *, name: str, allowed: Iterable[str]) -> None:
         self._repository = repository
         self._name = name
-        self._control = control
+        self._extensions = [*EXTENSIONS, *allowed]
 
     def server(self) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(
-            name=self._name, version=version("fovea"), extensions=[*EXTENSIONS, *CONTROL_EXTENSIONS * self._control]
-        )
+        return pb.ServerMetadataResponse(name=self._name, version=version("fovea"), extensions=self._extensions)
 
     def ready(self, model: str, model_version: str) -> bool:
         """Whether a model, or a version of it, takes requests; False where there is none."""

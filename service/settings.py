@@ -39,6 +39,9 @@ class Settings(BaseSettings):
         "*", description="Models to load at start with explicit control: names by commas, or * for all."
     )
     poll_interval_s: float = Field(15.0, gt=0, description="How often the folder is looked at, with poll, in seconds.")
+    system_shared_memory: bool = Field(
+        False, description="Whether clients may register system shared memory and have tensors in it."
+    )
     server_name: str = Field("fovea", description="The server's name in its Open Inference Protocol metadata.")
     execution_provider: Literal["cpu", "cuda"] = Field(
         "cpu", description="cpu or cuda; where cuda cannot be had the start fails."

@@ -23,6 +23,8 @@ from service.rest.openapi import docs_routes
 from service.rest.operations import operations_routes
 from service.rest.protocol import protocol_routes
 from service.rest.scope import RequestScope
+from service.rest.shared_memory import shared_memory_routes
+from service.shared_memory import SharedMemory
 from service.telemetry import Telemetry
 
 log = logging.getLogger("fovea.http")
@@ -34,6 +36,7 @@ def create_http_application(
     repository: Repository,
     information: ServiceInformation,
     control: Control,
+    memory: SharedMemory,
     telemetry: Telemetry,
     lifecycle: Lifecycle,
     *,
@@ -53,12 +56,19 @@ def create_http_application(
         inference,
         information,
         control,
+        memory,
         telemetry,
         request_timeout_s=request_timeout_s,
         max_request_bytes=max_request_bytes,
     )
     application = Starlette(
-        routes=[classify, *protocol, *operations_routes(repository, lifecycle), *docs_routes(version)],
+        routes=[
+            classify,
+            *protocol,
+            *shared_memory_routes(memory),
+            *operations_routes(repository, lifecycle),
+            *docs_routes(version),
+        ],
         exception_handlers={FoveaError: _on_fovea_error, HTTPException: _on_http_error, Exception: _on_bug},
     )
     application.router.redirect_slashes = False

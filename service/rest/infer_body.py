@@ -16,6 +16,7 @@ from service.class_strings import class_strings
 from service.errors import InferenceError, InvalidInputError
 from service.inference import InferenceAnswer, Tensor, check_parameters
 from service.model_config import ModelConfig
+from service.shared_memory import Place, SharedMemory
 from service.tensors import DTYPES, Array, element_count, from_raw, from_values, to_raw
 
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -25,9 +26,28 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class TensorParameters(_Strict):
-    binary_data_size: Count | None = None
+class Placed(_Strict):
+    """The parameters of a tensor that may lie in shared memory."""
+
     shared_memory_region: str | None = None
+    shared_memory_offset: Count = 0
+    shared_memory_byte_size: Count | None = None
+
+    def place(self, name: str) -> Place | None:
+        """Where it lies; None: not in shared memory.
+
+        Raises:
+            InvalidInputError: nobody says how large it is.
+        """
+        if self.shared_memory_region is None:
+            return None
+        if self.shared_memory_byte_size is None:
+            raise InvalidInputError(f"'{name}' has a 'shared_memory_region' and no 'shared_memory_byte_size'")
+        return Place(self.shared_memory_region, self.shared_memory_offset, self.shared_memory_byte_size)
+
+
+class TensorParameters(Placed):
+    binary_data_size: Count | None = None
 
 
 class InputBody(_Strict):
@@ -38,10 +58,9 @@ class InputBody(_Strict):
     data: list[Any] | None = None
 
 
-class OutputParameters(_Strict):
+class OutputParameters(Placed):
     binary_data: bool | None = None
     classification: Count = 0
-    shared_memory_region: str | None = None
 
 
 class OutputBody(_Strict):
@@ -81,7 +100,7 @@ class InferRequest:
     timeout_us: int = 0
 
 
-def parse_request(content: bytes, header_length: str | None, config: ModelConfig) -> InferRequest:
+def parse_request(content: bytes, header_length: str | None, config: ModelConfig, memory: SharedMemory) -> InferRequest:
     """Read a request's body.
 
     Args:
@@ -92,7 +111,7 @@ def parse_request(content: bytes, header_length: str | None, config: ModelConfig
         InvalidInputError: it is not as the protocol has it.
     """
     if header_length is None:
-        return _from_json(content, memoryview(b""))
+        return _from_json(content, memoryview(b""), memory)
     if not (header_length.isascii() and header_length.isdecimal()) or int(header_length) > len(content):
         raise InvalidInputError(
             f"Inference-Header-Content-Length is {header_length!r}: must be the length of the body's JSON, "
@@ -101,10 +120,10 @@ def parse_request(content: bytes, header_length: str | None, config: ModelConfig
     length = int(header_length)
     if not length:
         return InferRequest(_raw(content, config), binary_output=True)
-    return _from_json(content[:length], memoryview(content)[length:])
+    return _from_json(content[:length], memoryview(content)[length:], memory)
 
 
-def _from_json(content: bytes, binary: memoryview) -> InferRequest:
+def _from_json(content: bytes, binary: memoryview, memory: SharedMemory) -> InferRequest:
     try:
         body = InferBody.model_validate(json.loads(content))
     except ValidationError as error:
@@ -119,14 +138,18 @@ def _from_json(content: bytes, binary: memoryview) -> InferRequest:
     for tensor in body.inputs:
         if tensor.name in inputs:
             raise InvalidInputError(f"input '{tensor.name}' already exists in request")
-        if tensor.parameters.shared_memory_region is not None:
-            raise InvalidInputError(f"input '{tensor.name}': this service has no shared memory: send the data")
         if tensor.datatype not in DTYPES:
             raise InvalidInputError(
                 f"inference input '{tensor.name}' data-type is '{tensor.datatype}': must be one of {', '.join(DTYPES)}"
             )
         size = tensor.parameters.binary_data_size
-        if size is None:
+        if place := tensor.parameters.place(tensor.name):
+            if size is not None or tensor.data is not None:
+                raise InvalidInputError(
+                    f"input '{tensor.name}' has 'shared_memory_region', and 'data' or 'binary_data_size': must be one"
+                )
+            array = from_raw(tensor.name, tensor.datatype, tensor.shape, memory.read(place))
+        elif size is None:
             array = _from_data(tensor)
         elif tensor.data is not None:
             raise InvalidInputError(
@@ -144,8 +167,10 @@ def _from_json(content: bytes, binary: memoryview) -> InferRequest:
         raise InvalidInputError(f"{len(binary) - at} bytes of binary data are left over that no input claims")
     outputs = {output.name: output.parameters for output in body.outputs}
     for name, parameters in outputs.items():
-        if parameters.shared_memory_region is not None:
-            raise InvalidInputError(f"output '{name}': this service has no shared memory: take the data")
+        if place := parameters.place(name):
+            memory.require(place)
+            if parameters.classification:
+                raise InvalidInputError("Output can't set both 'shared_memory_region' and 'classification'")
     return InferRequest(
         inputs,
         body.id,
@@ -212,7 +237,7 @@ def _raw(content: bytes, config: ModelConfig) -> dict[str, Tensor]:
     return {spec.name: Tensor(spec.datatype, from_raw(spec.name, spec.datatype, shape, content))}
 
 
-def write_answer(request: InferRequest, answer: InferenceAnswer) -> tuple[bytes, int | None]:
+def write_answer(request: InferRequest, answer: InferenceAnswer, memory: SharedMemory) -> tuple[bytes, int | None]:
     """An answer's body, and how much of it is JSON; None: all of it.
 
     Raises:
@@ -229,7 +254,14 @@ def write_answer(request: InferRequest, answer: InferenceAnswer) -> tuple[bytes,
             array = class_strings(values, spec, labels, asked.classification, batched=answer.batched)
             datatype = "BYTES"
         output: dict[str, Any] = {"name": spec.name, "datatype": datatype, "shape": list(array.shape)}
-        if request.binary_output if asked.binary_data is None else asked.binary_data:
+        if place := asked.place(spec.name):
+            memory.write(place, to_raw(array), spec.name)
+            output["parameters"] = {
+                "shared_memory_region": place.region,
+                "shared_memory_offset": place.offset,
+                "shared_memory_byte_size": place.byte_size,
+            }
+        elif request.binary_output if asked.binary_data is None else asked.binary_data:
             binary.append(to_raw(array))
             output["parameters"] = {"binary_data_size": len(binary[-1])}
         else:

@@ -23,6 +23,7 @@ from service.rest.disconnect import cancelled_on_disconnect
 from service.rest.infer_body import parse_request, write_answer
 from service.rest.load_body import parse_load
 from service.rest.protobuf_json import to_json
+from service.shared_memory import SharedMemory
 from service.telemetry import RequestRecord, Telemetry
 
 
@@ -39,6 +40,7 @@ def protocol_routes(
     inference: Inference,
     information: ServiceInformation,
     control: Control,
+    memory: SharedMemory,
     telemetry: Telemetry,
     *,
     request_timeout_s: float,
@@ -62,7 +64,7 @@ def protocol_routes(
         except TimeoutError:
             raise DeadlineExceededError(f"the body did not arrive within {request_timeout_s:g} s") from None
         served = inference.served(name, _version(request))
-        asked = parse_request(content, request.headers.get(HEADER_LENGTH), served.config)
+        asked = parse_request(content, request.headers.get(HEADER_LENGTH), served.config, memory)
         async with cancelled_on_disconnect(request):
             found = await inference.infer(
                 served,
@@ -73,7 +75,7 @@ def protocol_routes(
                 deadline=deadline,
                 request_id=asked.id,
             )
-        body, header_length = write_answer(asked, found)
+        body, header_length = write_answer(asked, found, memory)
         headers = {"content-type": "application/json"}
         if header_length is not None:
             headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(header_length)}

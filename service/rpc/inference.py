@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import grpc
@@ -22,6 +23,7 @@ from service.inference import Inference, InferenceAnswer, Tensor, check_paramete
 from service.lifecycle import Lifecycle
 from service.protocol import ServiceInformation, require_version
 from service.rpc.call import Context, abort, identify, in_order
+from service.shared_memory import Place, SharedMemory
 from service.telemetry import RequestRecord, Telemetry
 from service.tensors import DTYPES, Array, element_count, from_raw, from_values, to_raw
 
@@ -56,6 +58,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         inference: Inference,
         information: ServiceInformation,
         control: Control,
+        memory: SharedMemory,
         telemetry: Telemetry,
         lifecycle: Lifecycle,
         *,
@@ -64,6 +67,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         self._inference = inference
         self._information = information
         self._control = control
+        self._memory = memory
         self._telemetry = telemetry
         self._lifecycle = lifecycle
         self._request_timeout_s = request_timeout_s
@@ -135,6 +139,37 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
             await abort(context, error)
         return pb.RepositoryModelUnloadResponse()
 
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        def answer() -> pb.SystemSharedMemoryStatusResponse:
+            response = pb.SystemSharedMemoryStatusResponse()
+            for region in self._memory.status(request.name):
+                entry = response.regions[region.name]
+                entry.name, entry.key = region.name, region.key
+                entry.offset, entry.byte_size = region.offset, region.byte_size
+            return response
+
+        return await _or_abort(context, answer)
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        def answer() -> pb.SystemSharedMemoryRegisterResponse:
+            self._memory.register(request.name, request.key, request.offset, request.byte_size)
+            return pb.SystemSharedMemoryRegisterResponse()
+
+        return await _or_abort(context, answer)
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        def answer() -> pb.SystemSharedMemoryUnregisterResponse:
+            self._memory.unregister(request.name)
+            return pb.SystemSharedMemoryUnregisterResponse()
+
+        return await _or_abort(context, answer)
+
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         identify(context)
         if self._lifecycle.stopping.is_set():
@@ -187,18 +222,18 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         record.model = self._inference.known_model(request.model_name)
         served = self._inference.served(request.model_name, require_version(request.model_version))
         check_parameters(request.parameters)
-        inputs = _inputs(request)
-        classes = {output.name: _classes(output) for output in request.outputs}
+        inputs = _inputs(request, self._memory)
+        outputs = {output.name: _wanted(output, self._memory) for output in request.outputs}
         answer = await self._inference.infer(
             served,
             inputs,
-            outputs=list(classes),
+            outputs=list(outputs),
             priority=_number(request.parameters, "priority", ("int64_param", "uint64_param")),
             timeout_us=_number(request.parameters, "timeout", ("int64_param", "uint64_param")),
             deadline=time.monotonic() + timeout_s,
             request_id=request.id,
         )
-        return _response(request.id, answer, classes)
+        return _response(request.id, answer, outputs, self._memory)
 
 
 def _require_no_name(repository: str) -> None:
@@ -213,7 +248,7 @@ async def _or_abort(context: Context, answer: Callable[[], Answered]) -> Answere
         await abort(context, error)
 
 
-def _inputs(request: pb.ModelInferRequest) -> Mapping[str, Tensor]:
+def _inputs(request: pb.ModelInferRequest, memory: SharedMemory) -> Mapping[str, Tensor]:
     """The input tensors by name; views of the message's own bytes.
 
     Raises:
@@ -223,26 +258,28 @@ def _inputs(request: pb.ModelInferRequest) -> Mapping[str, Tensor]:
     if len(raw) > len(request.inputs):
         raise InvalidInputError(f"{len(raw)} raw_input_contents for {len(request.inputs)} inputs")
     inputs: dict[str, Tensor] = {}
-    for number, tensor in enumerate(request.inputs):
+    waiting = iter(raw)
+    for tensor in request.inputs:
         if tensor.name in inputs:
             raise InvalidInputError(f"input '{tensor.name}' already exists in request")
-        if any(key.startswith("shared_memory") for key in tensor.parameters):
-            raise InvalidInputError(f"input '{tensor.name}': this service has no shared memory: send the data")
         if tensor.datatype not in DTYPES:
             raise InvalidInputError(
                 f"inference input '{tensor.name}' data-type is '{tensor.datatype}': must be one of {', '.join(DTYPES)}"
             )
-        if raw:
+        if place := _place(tensor.parameters, tensor.name):
+            array = from_raw(tensor.name, tensor.datatype, tensor.shape, memory.read(place))
+        elif raw:
             if tensor.HasField("contents"):
                 raise InvalidInputError(
                     f"contents field must not be specified when using raw_input_contents for '{tensor.name}' "
                     f"for model '{request.model_name}'"
                 )
-            if number >= len(raw):
+            content = next(waiting, None)
+            if content is None:
                 raise InvalidInputError(
                     f"unable to find data for input tensor '{tensor.name}' for model '{request.model_name}' in request."
                 )
-            array = from_raw(tensor.name, tensor.datatype, tensor.shape, raw[number])
+            array = from_raw(tensor.name, tensor.datatype, tensor.shape, content)
         else:
             array = _from_contents(tensor, request.model_name)
         inputs[tensor.name] = Tensor(tensor.datatype, array)
@@ -264,16 +301,36 @@ def _from_contents(tensor: pb.ModelInferRequest.InferInputTensor, model: str) ->
     return from_values(tensor.name, tensor.datatype, tensor.shape, values)
 
 
-def _classes(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> int:
-    """How many classes an output is to be turned into; 0: none, the tensor itself."""
-    if any(key.startswith("shared_memory") for key in output.parameters):
-        raise InvalidInputError(f"output '{output.name}': this service has no shared memory: take the data")
+@dataclass(frozen=True)
+class _Wanted:
+    """An output that was asked for: as so many classes (0: as it is), in shared memory (None: in the answer)."""
+
+    classes: int
+    place: Place | None
+
+
+def _wanted(output: pb.ModelInferRequest.InferRequestedOutputTensor, memory: SharedMemory) -> _Wanted:
+    place = _place(output.parameters, output.name)
+    if place:
+        memory.require(place)
     if "classification" not in output.parameters:
-        return 0
+        return _Wanted(0, place)
+    if place:
+        raise InvalidInputError("Output can't set both 'shared_memory_region' and 'classification'")
     count = _number(output.parameters, "classification", ("int64_param",))
     if count < 1:
         raise InvalidInputError(f"output '{output.name}': classification is {count}: must be at least 1")
-    return count
+    return _Wanted(count, None)
+
+
+def _place(parameters: Mapping[str, pb.InferParameter], name: str) -> Place | None:
+    if "shared_memory_region" not in parameters:
+        return None
+    if "shared_memory_byte_size" not in parameters:
+        raise InvalidInputError(f"'{name}' has a 'shared_memory_region' and no 'shared_memory_byte_size'")
+    offset = _number(parameters, "shared_memory_offset", ("int64_param",))
+    byte_size = _number(parameters, "shared_memory_byte_size", ("int64_param",))
+    return Place(parameters["shared_memory_region"].string_param, offset, byte_size)
 
 
 def _number(parameters: Mapping[str, pb.InferParameter], key: str, accepted: tuple[str, ...]) -> int:
@@ -288,14 +345,23 @@ def _number(parameters: Mapping[str, pb.InferParameter], key: str, accepted: tup
     return value
 
 
-def _response(identity: str, answer: InferenceAnswer, classes: Mapping[str, int]) -> pb.ModelInferResponse:
+def _response(
+    identity: str, answer: InferenceAnswer, wanted: Mapping[str, _Wanted], memory: SharedMemory
+) -> pb.ModelInferResponse:
     response = pb.ModelInferResponse(model_name=answer.model, model_version=answer.version, id=identity)
     for spec, array in answer.outputs:
-        datatype = spec.datatype
-        if count := classes.get(spec.name, 0):
+        datatype, asked = spec.datatype, wanted.get(spec.name, _Wanted(0, None))
+        if asked.classes:
             labels = answer.labels.get(spec.name, ())
-            array = class_strings(array, spec, labels, count, batched=answer.batched)
+            array = class_strings(array, spec, labels, asked.classes, batched=answer.batched)
             datatype = "BYTES"
-        response.outputs.add(name=spec.name, datatype=datatype, shape=array.shape)
-        response.raw_output_contents.append(to_raw(array))
+        output = response.outputs.add(name=spec.name, datatype=datatype, shape=array.shape)
+        content = to_raw(array)
+        if asked.place:
+            memory.write(asked.place, content, spec.name)
+            output.parameters["shared_memory_region"].string_param = asked.place.region
+            output.parameters["shared_memory_offset"].int64_param = asked.place.offset
+            output.parameters["shared_memory_byte_size"].int64_param = asked.place.byte_size
+            content = b""
+        response.raw_output_contents.append(content)
     return response

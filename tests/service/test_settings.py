@@ -54,6 +54,7 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
         "model_repository": "/somewhere",
         "model_control_mode": "poll",
         "load_models": "cats,dogs",
+        "system_shared_memory": True,
         "server_name": "triton",
         "default_model": "cats",
         "execution_provider": "cuda",

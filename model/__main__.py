@@ -20,7 +20,7 @@ from model.repository import RepositoryError, read_signature
 from model.run import RECIPES, Recipe, RunError, load_run, read_info
 from model.train import train
 
-CHOSEN = ("epochs", "batch_size", "seed", "cutout")
+CHOSEN = ("epochs", "averaged_epochs", "batch_size", "seed", "cutout")
 """Those parts of a recipe that have a flag."""
 
 
@@ -49,7 +49,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and the metrics")
     command.add_argument("--resume", action="store_true", help="continue the run in that folder, as it was started")
     command.add_argument("--net", choices=sorted(NETS), help="default: fastcnn")
-    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 56)")
+    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 22)")
+    command.add_argument(
+        "--averaged-epochs",
+        type=_at_least(0),
+        help="epochs after those, whose weights are averaged; default: the recipe's (fastcnn 6), 0 with --epochs",
+    )
     command.add_argument("--batch-size", type=_at_least(2), help="default: the recipe's (lenet 128, fastcnn 1000)")
     command.add_argument("--seed", type=_at_least(0), help="default: 0")
     command.add_argument(
@@ -120,8 +125,9 @@ def _train(options: argparse.Namespace) -> None:
         # A small data set would otherwise be a single step an epoch.
         recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, len(dataset) // 10)))
     device = _device(options.device)
+    epochs = recipe.epochs + recipe.averaged_epochs
     print(
-        f"{len(dataset)} images of {len(dataset.classes)} classes, {recipe.net} for {recipe.epochs} epochs "
+        f"{len(dataset)} images of {len(dataset.classes)} classes, {recipe.net} for {epochs} epochs "
         f"in batches of {recipe.batch_size} on {device}"
     )
     train(
@@ -136,8 +142,12 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    given = {key: getattr(options, key) for key in CHOSEN if getattr(options, key) is not None}
-    return replace(RECIPES[options.net or "fastcnn"], **given)
+    given = {key: getattr(options, key) for key in CHOSEN}
+    if options.epochs is not None and options.averaged_epochs is None:
+        given["averaged_epochs"] = 0
+    return replace(
+        RECIPES[options.net or "fastcnn"], **{key: value for key, value in given.items() if value is not None}
+    )
 
 
 def _continue_as_started(options: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ def card_section(run: Run, *, tested: Report | None, test_data: str | None, comm
         f"{info['mean']} and standard deviation {info['std']} of the training images",
         "Network": f"{recipe.pop('net')}, {parameters} parameters",
         "Training data": f"`{info['data']}`: {info['training_images']} images; {info['held_out_images']} more held out",
-        "Epochs": f"{len(metrics)} of {recipe.pop('epochs')}",
+        "Epochs": f"{len(metrics)} of {recipe.pop('epochs') + recipe['averaged_epochs']}",
         "Seed": recipe.pop("seed"),
         "Recipe": ", ".join(f"{key} {value}" for key, value in recipe.items()),
     }

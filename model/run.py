@@ -28,6 +28,7 @@ class Recipe:
 
     net: str
     epochs: int
+    averaged_epochs: int
     seed: int
     batch_size: int
     lr: float
@@ -40,8 +41,8 @@ class Recipe:
 
 
 RECIPES = {
-    "lenet": Recipe("lenet", 20, 0, 128, 0.03, None, 0.9, 0.0, flip=True, shift=2, cutout=0),
-    "fastcnn": Recipe("fastcnn", 56, 0, 1000, 0.5, 0.17, 0.7, 0.2, flip=True, shift=2, cutout=10),
+    "lenet": Recipe("lenet", 20, 0, 0, 128, 0.03, None, 0.9, 0.0, flip=True, shift=2, cutout=0),
+    "fastcnn": Recipe("fastcnn", 22, 6, 0, 1000, 0.5, 0.17, 0.7, 0.2, flip=True, shift=2, cutout=8),
 }
 
 
@@ -116,6 +117,7 @@ def save(
     step: int,
     seconds: float,
     net: nn.Module,
+    average: nn.Module,
     optimizers: list[Optimizer],
 ) -> None:
     """Write `checkpoint.pt` and `run.json`."""
@@ -123,6 +125,7 @@ def save(
         "step": step,
         "seconds": seconds,
         "net": net.state_dict(),
+        "average": average.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
     with _replacing(folder / "checkpoint.pt") as path:
@@ -135,10 +138,11 @@ def restore(
     folder: Path,
     info: dict[str, Any],
     net: nn.Module,
+    average: nn.Module,
     optimizers: list[Optimizer],
     device: torch.device,
 ) -> tuple[dict[str, Any], int, float]:
-    """Load a checkpoint into `net` and `optimizers`: (the run's own info, steps done, seconds spent).
+    """Load a checkpoint into `net`, `average` and `optimizers`: (the run's own info, steps done, seconds spent).
 
     Raises:
         RunError: the checkpoint belongs to other data or another recipe than `info` tells of.
@@ -152,6 +156,7 @@ def restore(
     try:
         state = torch.load(folder / "checkpoint.pt", map_location=device, weights_only=True)
         net.load_state_dict(state["net"])
+        average.load_state_dict(state["average"])
         for optimizer, optimizer_state in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(optimizer_state)
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:

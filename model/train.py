@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
+from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
 from model.data import Dataset, augment
@@ -29,6 +30,9 @@ from model.evaluate import accuracy, predict
 from model.nets import FastCNN, Preprocess, build
 from model.optimizers import Muon
 from model.run import Recipe, Run, RunError, load_run, restore, save
+
+AVERAGED_LR = 0.25
+"""The learning rate while weights are averaged, relative to the one at the start."""
 
 
 def train(
@@ -43,7 +47,8 @@ def train(
 ) -> Run:
     """Train, continuing from the folder's checkpoint where it has one.
 
-    The learning rate falls to zero in a straight line.
+    The learning rate falls to zero over `recipe.epochs`. Over the `recipe.averaged_epochs` that follow it is constant,
+    and the result is the mean of the weights after each step of them (Izmailov et al. 2018).
 
     SIGINT stops the run at the end of the step it arrives in, whatever that step is doing. The loss and
     accuracy of an epoch that was interrupted cover only the part of it after the resumption.
@@ -62,7 +67,9 @@ def train(
     images, labels = torch.from_numpy(dataset.images).to(device), torch.from_numpy(dataset.labels).to(device)
     batch_size = min(recipe.batch_size, len(dataset))
     steps_per_epoch = len(dataset) // batch_size
-    total_steps = recipe.epochs * steps_per_epoch
+    decay_steps = recipe.epochs * steps_per_epoch
+    epochs = recipe.epochs + recipe.averaged_epochs
+    total_steps = epochs * steps_per_epoch
 
     torch.manual_seed(recipe.seed)
     mean, std = _channel_statistics(images)
@@ -73,9 +80,8 @@ def train(
         sample = torch.randperm(len(images), generator=_generator(recipe.seed, "whitening"))[:5000]
         net.prepare(preprocess(images[sample.to(device)]))
     optimizers = _optimizers(net, recipe)
-    # Where the processor multiplies in bfloat16; elsewhere it would be emulated, slowly.
-    mixed_precision = device.type == "cuda" or has_bfloat16()
     learning_rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    average = AveragedModel(net)
     first_flip = torch.rand(len(dataset), generator=_generator(recipe.seed, "first flip")) < 0.5
     info = {
         "recipe": asdict(recipe),
@@ -89,7 +95,7 @@ def train(
     }
     step, seconds = 0, 0.0
     if (folder / "checkpoint.pt").is_file():
-        info, step, seconds = restore(folder, info, net, optimizers, device)
+        info, step, seconds = restore(folder, info, net, average, optimizers, device)
     # Only now: loading an optimizer's state gives it new groups.
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
 
@@ -103,7 +109,7 @@ def train(
             with tqdm(
                 total=steps_per_epoch * batch_size,
                 initial=(step % steps_per_epoch) * batch_size,
-                desc=f"epoch {epoch + 1}/{recipe.epochs}",
+                desc=f"epoch {epoch + 1}/{epochs}",
                 unit="images",
                 unit_scale=True,
             ) as bar:
@@ -121,14 +127,16 @@ def train(
                     )
                     target = labels[chosen.to(device)]
                     for group, lr in zip(groups, learning_rates, strict=True):
-                        group["lr"] = lr * (1 - step / total_steps)
-                    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision):
+                        group["lr"] = lr * (1 - step / decay_steps if step < decay_steps else AVERAGED_LR)
+                    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
                         logits = net(preprocess(pixels))
                         loss = functional.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
                     net.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     for optimizer in optimizers:
                         optimizer.step()
+                    if step >= decay_steps:
+                        average.update_parameters(net)
                     step += 1
 
                     correct = (logits.detach().argmax(1) == target).float().mean()
@@ -143,6 +151,15 @@ def train(
 
             epoch_seconds = time.perf_counter() - epoch_start
             seconds += epoch_seconds
+            if step == total_steps and recipe.averaged_epochs:
+                # The averaged weights have statistics of their own, which no step has seen.
+                sample = torch.randperm(len(images), generator=_generator(recipe.seed, "statistics"))[:10_000]
+                batches = (
+                    preprocess(images[sample[at : at + batch_size].to(device)])
+                    for at in range(0, len(sample), batch_size)
+                )
+                update_bn(batches, average.module)
+                net.load_state_dict(average.module.state_dict())
             if step == last_step:
                 metrics = {
                     "epoch": epoch + 1,
@@ -157,7 +174,7 @@ def train(
                     metrics["held_out_accuracy"] = round(accuracy(logits_held_out, held_out.labels), 4)
                 log.write(metrics)
                 info["results"] = metrics
-            save(folder, info, step, seconds, net, optimizers)
+            save(folder, info, step, seconds, net, average, optimizers)
             if interruption.asked and step < total_steps:
                 again = shlex.join(["python", "-m", "model", "train", "--resume", "--run", str(folder)])
                 raise KeyboardInterrupt(f"interrupted after step {step} of {total_steps}; to continue: {again}")
@@ -229,12 +246,6 @@ def _optimizers(net: nn.Module, recipe: Recipe) -> list[Optimizer]:
         Muon(filters, recipe.muon_lr, recipe.momentum),
         SGD(groups, recipe.lr, momentum=0.85, nesterov=True),
     ]
-
-
-def has_bfloat16() -> bool:
-    """Whether this CPU has instructions for products of bfloat16."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:

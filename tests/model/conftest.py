@@ -28,7 +28,7 @@ def shapes() -> Dataset:
 
 @pytest.fixture(scope="session")
 def fastcnn_run(shapes: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    recipe = replace(RECIPES["fastcnn"], epochs=2, batch_size=9)
+    recipe = replace(RECIPES["fastcnn"], epochs=1, averaged_epochs=1, batch_size=9)
     origin = {"command": "python -m model train synthetic", "data": "synthetic"}
     return train(shapes, None, recipe, tmp_path_factory.mktemp("runs") / "fastcnn", device=CPU, origin=origin)
 

@@ -86,7 +86,7 @@ def test_an_entry_holds_all_that_serving_needs(fastcnn_run: Run, tmp_path: Path)
         f"{done.tested.accuracy:.4f} on 30 images (test split of `synthetic`)",
         "disc, square, cross",
         "16x16 RGB",
-        "fastcnn, 1200848 parameters",
+        "fastcnn, 1971000 parameters",
         "| Epochs | 2 of 2 |",
         "| Seed | 0 |",
         "batch_size 9",

@@ -6,7 +6,7 @@ import torch
 from model.nets import NETS, FastCNN, Preprocess, build
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("fastcnn", 1_202_640), ("lenet", 62_006)])
+@pytest.mark.parametrize(("name", "parameters"), [("fastcnn", 1_972_792), ("lenet", 62_006)])
 def test_parameter_counts(name: str, parameters: int) -> None:
     assert sum(parameter.numel() for parameter in build(name, 10).parameters()) == parameters
 
@@ -32,8 +32,8 @@ def test_prepare_whitens_the_patches() -> None:
     net.prepare(images)
     torch.nn.init.zeros_(net.whiten.bias)  # type: ignore[arg-type]
     with torch.no_grad():
-        responses = net.whiten(images)[:, :8].permute(1, 0, 2, 3).flatten(1)
-    torch.testing.assert_close(responses @ responses.T / responses.size(1), torch.eye(8), rtol=0, atol=0.02)
+        responses = net.whiten(images)[:, :12].permute(1, 0, 2, 3).flatten(1)
+    torch.testing.assert_close(responses @ responses.T / responses.size(1), torch.eye(12), rtol=0, atol=0.02)
     assert not net.whiten.weight.requires_grad
 
 

@@ -54,5 +54,5 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(
 
     monkeypatch.setattr(torch, "save", crash)
     with pytest.raises(OSError, match="No space left"):
-        save(tmp_path, {}, 1, 1.0, fastcnn_run.net, [])
+        save(tmp_path, {}, 1, 1.0, fastcnn_run.net, fastcnn_run.net, [])
     assert load_run(tmp_path).info == fastcnn_run.info

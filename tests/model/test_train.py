@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch.optim import SGD
+from torch.optim.swa_utils import AveragedModel
 
 import model.run
 import model.train
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 ORIGIN = {"command": "python -m model train synthetic", "data": "synthetic"}
 # 96 images make 10 steps of 9 an epoch.
 LENET = replace(RECIPES["lenet"], epochs=3, batch_size=9)
-FASTCNN = replace(RECIPES["fastcnn"], epochs=1, batch_size=9)
+FASTCNN = replace(RECIPES["fastcnn"], epochs=1, averaged_epochs=1, batch_size=9)
 
 
 def start(dataset: Dataset, recipe: Recipe, folder: Path, **options: Any) -> Run:
@@ -55,6 +56,24 @@ def test_training_learns(fastcnn_run: Run) -> None:
     assert [line["epoch"] for line in lines] == [1, 2]
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert fastcnn_run.info["results"] == lines[-1]
+
+
+def test_the_result_is_the_mean_of_the_last_epochs_weights(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    update = AveragedModel.update_parameters
+
+    def note(average: AveragedModel, net: torch.nn.Module) -> None:
+        seen.append(net.get_parameter("head.weight").detach().clone())
+        update(average, net)
+
+    monkeypatch.setattr(AveragedModel, "update_parameters", note)
+    run = start(shapes, FASTCNN, tmp_path)
+    assert len(seen) == 10
+    torch.testing.assert_close(weights(run)["head.weight"], torch.stack(seen).mean(0))
+    # Statistics of the averaged weights, by one pass over the images.
+    assert weights(run)["groups.1.2.num_batches_tracked"] == 11
 
 
 def interrupted(function: Callable[..., Any], call: int) -> Callable[..., Any]:
@@ -98,7 +117,7 @@ def test_interrupted_and_resumed_is_as_straight(
     assert len(epochs(stopped)) == steps_done // 10
 
     assert same(start(dataset, recipe, stopped, held_out=held_out), straight)
-    assert [line["epoch"] for line in epochs(stopped)] == list(range(1, recipe.epochs + 1))
+    assert [line["epoch"] for line in epochs(stopped)] == list(range(1, recipe.epochs + recipe.averaged_epochs + 1))
     last, expected = epochs(stopped)[-1], epochs(tmp_path / "straight")[-1]
     assert last["held_out_accuracy"] == expected["held_out_accuracy"]
 

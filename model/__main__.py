@@ -49,11 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and the metrics")
     command.add_argument("--resume", action="store_true", help="continue the run in that folder, as it was started")
     command.add_argument("--net", choices=sorted(NETS), help="default: fastcnn")
-    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 22)")
+    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 32)")
     command.add_argument(
         "--averaged-epochs",
         type=_at_least(0),
-        help="epochs after those, whose weights are averaged; default: the recipe's (fastcnn 6), 0 with --epochs",
+        help="epochs after those, whose weights are averaged; default: the recipe's (fastcnn 10), 0 with --epochs",
     )
     command.add_argument("--batch-size", type=_at_least(2), help="default: the recipe's (lenet 128, fastcnn 1000)")
     command.add_argument("--seed", type=_at_least(0), help="default: 0")

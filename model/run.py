@@ -42,7 +42,7 @@ class Recipe:
 
 RECIPES = {
     "lenet": Recipe("lenet", 20, 0, 0, 128, 0.03, None, 0.9, 0.0, flip=True, shift=2, cutout=0),
-    "fastcnn": Recipe("fastcnn", 22, 6, 0, 1000, 0.5, 0.17, 0.7, 0.2, flip=True, shift=2, cutout=8),
+    "fastcnn": Recipe("fastcnn", 32, 10, 0, 1000, 0.5, 0.17, 0.7, 0.2, flip=True, shift=2, cutout=12),
 }
 
 

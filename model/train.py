@@ -80,6 +80,8 @@ def train(
         sample = torch.randperm(len(images), generator=_generator(recipe.seed, "whitening"))[:5000]
         net.prepare(preprocess(images[sample.to(device)]))
     optimizers = _optimizers(net, recipe)
+    # Where the processor multiplies in bfloat16; elsewhere it would be emulated, slowly.
+    mixed_precision = device.type == "cuda" or has_bfloat16()
     learning_rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     average = AveragedModel(net)
     first_flip = torch.rand(len(dataset), generator=_generator(recipe.seed, "first flip")) < 0.5
@@ -128,7 +130,7 @@ def train(
                     target = labels[chosen.to(device)]
                     for group, lr in zip(groups, learning_rates, strict=True):
                         group["lr"] = lr * (1 - step / decay_steps if step < decay_steps else AVERAGED_LR)
-                    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+                    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision):
                         logits = net(preprocess(pixels))
                         loss = functional.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
                     net.zero_grad(set_to_none=True)
@@ -246,6 +248,12 @@ def _optimizers(net: nn.Module, recipe: Recipe) -> list[Optimizer]:
         Muon(filters, recipe.muon_lr, recipe.momentum),
         SGD(groups, recipe.lr, momentum=0.85, nesterov=True),
     ]
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU has instructions for products of bfloat16."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:

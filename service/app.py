@@ -65,7 +65,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     Raises:
         StartError: a port is taken, the execution provider or the model repository is not there.
     """
-    lifecycle, telemetry = Lifecycle(), Telemetry()
+    lifecycle, telemetry, readiness_changed = Lifecycle(), Telemetry(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lifecycle.stopping.set)
@@ -80,6 +80,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         on_batch=telemetry.on_batch,
         on_served=telemetry.on_served,
         on_withdrawn=telemetry.on_withdrawn,
+        on_change=readiness_changed.set,
     )
     decoder = Decoder(image_limits, max_waiting=settings.max_queue_size, threads=available_cores())
     classifier = Classifier(repository, decoder, max_images=settings.max_images_per_request)
@@ -115,14 +116,13 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         grpc_server = await stack.enter_async_context(_grpc_server(*servicers, settings))
         http_server = await stack.enter_async_context(_http_server(application, settings))
 
-        if not await _unless_stopped(repository.load_all(), lifecycle):
+        if not await _unless_stopped(repository.start(), lifecycle):
             return
-        problems = repository.problems()
-        for problem in problems:
+        for problem in repository.problems():
             log.error("%s", problem)
-        lifecycle.started(problems)
-        if lifecycle.not_ready is None:
-            await _set_health(grpc_server.health, health_pb2.HealthCheckResponse.SERVING)
+        lifecycle.started(repository.blocking)
+        follower = asyncio.create_task(_follow_readiness(lifecycle, grpc_server.health, readiness_changed))
+        stack.callback(follower.cancel)
         # What is there by now stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
@@ -152,17 +152,28 @@ def _wanted(settings: Settings) -> list[str] | None:
     return [name.strip() for name in settings.load_models.split(",") if name.strip()]
 
 
+async def _follow_readiness(lifecycle: Lifecycle, servicer: health.aio.HealthServicer, changed: asyncio.Event) -> None:
+    """Keep what gRPC tells of health in line with readiness."""
+    while True:
+        changed.clear()
+        ready = lifecycle.not_ready is None
+        status = health_pb2.HealthCheckResponse
+        await _set_health(servicer, status.SERVING if ready else status.NOT_SERVING)
+        await changed.wait()
+
+
 async def _poll(repository: Repository, interval_s: float, lifecycle: Lifecycle) -> None:
     """Follow the folder until the service stops."""
+    stopped = asyncio.create_task(lifecycle.stopping.wait())
     while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(interval_s):
-                await lifecycle.stopping.wait()
-                return
-        try:
-            await repository.poll()
-        except StartError as error:
-            log.error("polling: %s", error)
+        await asyncio.wait({stopped}, timeout=interval_s)
+        polling = asyncio.create_task(repository.poll())
+        await asyncio.wait({stopped, polling}, return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            polling.cancel()
+            return
+        if error := polling.exception():
+            log.error("polling failed, and will be tried again: %s", error)
 
 
 async def _drain(lifecycle: Lifecycle, grace_period_s: float) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from service.errors import DeadlineExceededError, InferenceError, UnavailableError
+from service.errors import DeadlineExceededError, InferenceError, QueueFullError, UnavailableError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -131,7 +131,8 @@ class DynamicBatcher(Generic[Item, Result]):
             queue_timeout_s: longest time in the queue.
 
         Raises:
-            UnavailableError: the queue is full, the time in it was too long, or the batcher is closing.
+            QueueFullError: the queue is full.
+            UnavailableError: the time in it was too long, or the batcher is closing.
             DeadlineExceededError: no result by the deadline.
             InferenceError: the batch failed, or gave the wrong number of results.
         """
@@ -140,7 +141,7 @@ class DynamicBatcher(Generic[Item, Result]):
         if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
             self._drop_abandoned()
             if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
-                raise UnavailableError(f"Exceeds maximum queue size: {self._max_queue_size} rows are waiting")
+                raise QueueFullError(f"Exceeds maximum queue size: {self._max_queue_size} rows are waiting")
         now = time.monotonic()
         loop = asyncio.get_running_loop()
         entry = _Entry[Item, Result](item, rows, kind, now, deadline, loop.create_future())
@@ -187,7 +188,8 @@ class DynamicBatcher(Generic[Item, Result]):
                 for entry in batch:
                     if not entry.done.done():
                         failure = InferenceError(f"inference failed: {error}")
-                        failure.__cause__ = error
+                        # Its traceback holds the batch.
+                        failure.__cause__ = error.with_traceback(None)
                         entry.done.set_exception(failure)
                 continue
             record = BatchRecord(rows, output.assembly_s, output.inference_s, output.output_s)

@@ -69,6 +69,10 @@ class UnavailableError(FoveaError):
     retry_after_s = 1
 
 
+class QueueFullError(UnavailableError):
+    """Refused at once, and at no cost."""
+
+
 class DeadlineExceededError(FoveaError):
     http_status = 504
     grpc_code = StatusCode.DEADLINE_EXCEEDED

@@ -11,12 +11,15 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from service.batching import Completed
 from service.decoding import Decoder
-from service.errors import FoveaError, InvalidInputError, NotFoundError
+from service.errors import FoveaError, InvalidInputError, NotFoundError, QueueFullError
 from service.image_contract import ImageContract
 from service.loading import ServedVersion
 from service.model_config import ModelConfig
 from service.repository import Repository
 from service.tensors import Array, Tensors, TensorSpec
+
+MAX_SHOWN_LENGTH = 100
+"""Of a client's own words in an error, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,8 @@ class Inference:
                 completed = await run(served, item, rows, priority=priority, timeout_us=timeout_us, deadline=deadline)
         except FoveaError as error:
             if request_id:
-                raise type(error)(f"[request id: {request_id}] {error}") from error
+                # Without its cause: that one's traceback holds the tensors.
+                raise type(error)(f"[request id: {request_id[:MAX_SHOWN_LENGTH]}] {error}") from None
             raise
         return InferenceAnswer(
             served.name,
@@ -169,6 +173,8 @@ async def run(
             priority=priority,
             queue_timeout_s=_queue_timeout_s(served.config.queue_policy(priority), timeout_us),
         )
+    except QueueFullError:
+        raise
     except FoveaError:
         served.statistics.on_failure(time.monotonic() - start)
         raise
@@ -235,6 +241,8 @@ def _item(config: ModelConfig, inputs: Mapping[str, Tensor]) -> tuple[Tensors, i
                     f"{rows}, and {shape[0]} of '{spec.name}'"
                 )
             rows = shape[0]
+        if spec.datatype == "BYTES":
+            _require_text(spec.name, tensor.array)
         item.append(tensor.array)
     if rows is not None and not 1 <= rows <= config.max_batch_size:
         raise InvalidInputError(
@@ -242,6 +250,15 @@ def _item(config: ModelConfig, inputs: Mapping[str, Tensor]) -> tuple[Tensors, i
             f"it is {rows}"
         )
     return tuple(item), rows or 1
+
+
+def _require_text(name: str, array: Array) -> None:
+    """ONNX has strings where the protocol has bytes."""
+    for number, element in enumerate(array.ravel().tolist()):
+        try:
+            element.decode()
+        except UnicodeDecodeError:
+            raise InvalidInputError(f"input '{name}': element {number} is not UTF-8, which strings are") from None
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class Lifecycle:
@@ -14,7 +15,7 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
-        self._not_ready: str | None = "the service is starting"
+        self._problems: Callable[[], list[str]] = lambda: ["the service is starting"]
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -22,11 +23,11 @@ class Lifecycle:
     @property
     def not_ready(self) -> str | None:
         """Why the service is not ready; None when it is."""
-        return "the service is stopping" if self.stopping.is_set() else self._not_ready
+        return "the service is stopping" if self.stopping.is_set() else "; ".join(self._problems()) or None
 
-    def started(self, problems: list[str]) -> None:
-        """Every model was tried; ready, unless something is wrong with one."""
-        self._not_ready = "; ".join(problems) or None
+    def started(self, problems: Callable[[], list[str]]) -> None:
+        """Every model was tried; ready, for as long as there are no problems."""
+        self._problems = problems
 
     def enter(self) -> None:
         self._in_flight += 1

@@ -16,6 +16,7 @@ from service.tensors import Graph, TensorSpec
 BACKEND = "onnxruntime"
 PLATFORM = "onnxruntime_onnx"
 GRAPH_FILE = "model.onnx"
+MAX_PRIORITY_LEVELS = 100
 COMPLETED_MAX_BATCH_SIZE = 4
 """For a graph with a batch axis and no word about it in the config: Triton's own default."""
 
@@ -46,6 +47,8 @@ WITHOUT_EFFECT = (
     "instance_group.profile",
     "instance_group.rate_limiter",
     "instance_group.secondary_devices",
+    "dynamic_batching.preferred_batch_size",
+    "dynamic_batching.preserve_ordering",
     "metric_tags",
     "model_metrics",
     "model_warmup",
@@ -136,6 +139,16 @@ def read_proto(folder: Path, override: str | None = None) -> pb.ModelConfig:
             raise ModelError(f"config.pbtxt: {field} is set, which this service does not have")
     if proto.max_batch_size < 0:
         raise ModelError(f"config.pbtxt: max_batch_size is {proto.max_batch_size}: must not be negative")
+    batching = proto.dynamic_batching
+    if batching.priority_levels > MAX_PRIORITY_LEVELS:
+        raise ModelError(
+            f"config.pbtxt: priority_levels is {batching.priority_levels}: must be at most {MAX_PRIORITY_LEVELS}"
+        )
+    if batching.default_priority_level > batching.priority_levels:
+        raise ModelError(
+            f"config.pbtxt: default_priority_level is {batching.default_priority_level}: must be at most "
+            f"priority_levels, {batching.priority_levels}"
+        )
     filename = proto.default_model_filename or GRAPH_FILE
     if Path(filename).name != filename:
         raise ModelError(f"config.pbtxt: default_model_filename {filename!r} must be a file's name alone")

@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from stat import S_ISREG
 
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -24,6 +25,7 @@ from service.tensors import Tensors
 log = logging.getLogger("fovea.repository")
 
 MAX_SHOWN_LENGTH = 100
+MAX_NAME_LENGTH = 200
 UNLOADED = "unloaded"
 
 OnBatch = Callable[[str, str, BatchRecord], None]
@@ -37,13 +39,17 @@ class State(Enum):
 
 @dataclass
 class VersionEntry:
-    """A version and how it fares; `reason` says why it is not ready.
+    """A version and how it fares.
 
-    `content` stands for what its files held when they were read.
+    Attributes:
+        content: stands for what its files held when it was opened.
+        tried: the same, of the last try.
+        reason: why it is not ready, or why the last try left it as it was.
     """
 
     version: str
     content: str
+    tried: str
     state: State = State.LOADING
     reason: str = ""
     served: ServedVersion | None = None
@@ -60,7 +66,6 @@ class ModelEntry:
     versions: dict[str, VersionEntry] = field(default_factory=dict)
     reason: str = ""
     wanted: bool = True
-    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Repository:
@@ -72,6 +77,7 @@ class Repository:
         wanted: the models to be loaded at start; None: all.
         on_batch: told model, version and record of every batch.
         on_served, on_withdrawn: told of every version that begins or ends to take requests.
+        on_change: told after every load and unload.
 
     Raises:
         StartError: the folder or the default model is not there.
@@ -87,29 +93,37 @@ class Repository:
         on_batch: OnBatch,
         on_served: Callable[[ServedVersion], None] = lambda served: None,
         on_withdrawn: Callable[[ServedVersion], None] = lambda served: None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder = folder
         self._engine = engine
         self._on_batch = on_batch
         self._on_served = on_served
         self._on_withdrawn = on_withdrawn
+        self._on_change = on_change
+        self._changing = asyncio.Lock()
+        self._blocking: set[str] = set()
         self._draining: set[asyncio.Task[None]] = set()
         self.models = {name: ModelEntry(name) for name in _model_names(folder)}
+        if not self.models:
+            raise StartError(f"FOVEA_MODEL_REPOSITORY={folder}: holds no models (layout: <name>/<version>/model.onnx)")
+        for name in wanted or ():
+            if name not in self.models:
+                raise StartError(f"FOVEA_LOAD_MODELS names {name}: {folder} holds {', '.join(self.models)}")
         if default_model is not None and default_model not in self.models:
             raise StartError(f"FOVEA_DEFAULT_MODEL={default_model}: {folder} holds {', '.join(self.models)}")
         for name, model in self.models.items():
             model.wanted = wanted is None or name in wanted
         self._default_model = default_model or (next(iter(self.models)) if len(self.models) == 1 else None)
 
-    async def load_all(self, names: Iterable[str] | None = None) -> None:
-        """Load these models, or all that are wanted.
+    async def start(self) -> None:
+        """Load every model that is wanted.
 
-        One that cannot be served keeps its reason and leaves the others alone.
+        What cannot be served keeps the service from being ready, until it can.
         """
-        wanted = [name for name, model in self.models.items() if model.wanted]
-        for name in wanted if names is None else names:
-            with suppress(FoveaError):
-                await self.load(name)
+        await self._load_each([name for name, model in self.models.items() if model.wanted])
+        self._blocking = {model.name for model in self.models.values() if self._problems_of(model)}
+        self._on_change()
 
     async def load(self, name: str, *, override: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
         """Load a model, or what has changed of it: new versions take over from old ones once they are ready.
@@ -124,43 +138,25 @@ class Repository:
             NotFoundError: there is no such model.
             InvalidInputError: it, or one of its versions, cannot be served.
         """
-        if name not in self.models and not files and not self._is_model(name):
+        if files:
+            _check_files(name, files, override)
+        elif not self._is_model(name):
             raise NotFoundError(f"failed to load {_shown(name)}, failed to poll from model repository")
-        if files and override is None:
-            raise InvalidInputError(f"failed to load {_shown(name)}: files need a config beside them")
-        if name.startswith(".") or Path(name).name != name:
-            raise InvalidInputError(f"failed to load {_shown(name)}: a model's name is that of a folder")
-        model = self.models.setdefault(name, ModelEntry(name))
-        async with model.loading:
-            model.wanted = True
-            with _files_folder(name, files) as given:
-                try:
-                    failed = await self._load_from(given or self._folder / name, model, override)
-                except ModelError as error:
-                    model.reason = str(error)
-                    self._forget_if_nothing(model)
-                    raise InvalidInputError(f"failed to load '{name}': {error}") from error
-        if failed:
-            reasons = "; ".join(f"version {entry.version} is at UNAVAILABLE state: {entry.reason}" for entry in failed)
-            raise InvalidInputError(f"load failed for model '{name}': {reasons}")
+        async with self._changing:
+            await self._load(name, override, files or {}, again=True)
 
     async def unload(self, name: str) -> None:
         """Take a model's versions out of service; the requests that they have are answered. Unknown: nothing to do."""
-        if model := self.models.get(name):
-            async with model.loading:
-                model.wanted, model.reason = False, ""
-                for entry in model.versions.values():
-                    self._withdraw(entry)
-                    entry.state, entry.reason, entry.content = State.UNAVAILABLE, UNLOADED, ""
-                if not self._is_model(name):
-                    del self.models[name]
+        async with self._changing:
+            self._unload(name)
 
     async def poll(self) -> None:
-        """Bring what is served in line with the folder."""
+        """Bring what is served in line with the folder. What failed is tried again once its files change."""
         present = _model_names(self._folder)
-        await self.load_all(present)
-        for name in self.models.keys() - set(present):
-            await self.unload(name)
+        async with self._changing:
+            for name in self.models.keys() - set(present):
+                self._unload(name)
+        await self._load_each(present)
 
     async def close(self) -> None:
         """Finish what waits and release the sessions."""
@@ -172,20 +168,23 @@ class Repository:
     def served(self) -> list[ServedVersion]:
         return [entry.served for model in self.models.values() for entry in model.versions.values() if entry.served]
 
+    def blocking(self) -> list[str]:
+        """Why the service is not ready: the problems that it started with, and still has."""
+        return [problem for name in sorted(self._blocking) for problem in self._problems_of(self.models[name])]
+
     def problems(self) -> list[str]:
         """Why the repository is not all ready: one sentence for each model or version."""
-        found = [f"{model.name}: {model.reason}" for model in self.models.values() if model.reason]
-        for model in self.models.values():
-            found += (
-                []
-                if not model.wanted
-                else [
-                    f"{model.name} version {entry.version}: {entry.reason or 'loading'}"
-                    for entry in model.versions.values()
-                    if entry.state is not State.READY
-                ]
-            )
-        return found
+        return [problem for model in self.models.values() for problem in self._problems_of(model)]
+
+    def _problems_of(self, model: ModelEntry) -> list[str]:
+        if not model.wanted:
+            return []
+        found = [f"{model.name}: {model.reason}"] if model.reason else []
+        return found + [
+            f"{model.name} version {entry.version}: {entry.reason or 'loading'}"
+            for entry in model.versions.values()
+            if entry.state is not State.READY
+        ]
 
     def find(self, name: str) -> ModelEntry:
         """Look a model up by name.
@@ -224,57 +223,97 @@ class Repository:
             entries = [model.versions[version]] if version in model.versions else []
         else:
             entries = list(model.versions.values())
-        for entry in reversed(entries):
-            if entry.served:
-                return entry.served
+        ready = [entry.served for entry in entries if entry.served]
+        if ready:
+            return max(ready, key=lambda served: int(served.version))
         reason = model.reason or (entries[-1].reason if entries else "") or "loading"
         raise UnavailableError(f"model '{name}' is not ready: {reason}")
 
     def ready_versions(self, name: str) -> list[str]:
         """The versions of a model that take requests, ascending."""
-        return [entry.version for entry in self.find(name).versions.values() if entry.served]
+        return sorted((entry.version for entry in self.find(name).versions.values() if entry.served), key=int)
 
     def _is_model(self, name: str) -> bool:
-        return Path(name).name == name and not name.startswith(".") and (self._folder / name).is_dir()
+        return _is_folder_name(name) and (self._folder / name).is_dir()
 
-    def _forget_if_nothing(self, model: ModelEntry) -> None:
-        if not model.versions and not self._is_model(model.name):
-            del self.models[model.name]
+    async def _load_each(self, names: Sequence[str]) -> None:
+        """One that cannot be served leaves the others alone."""
+        for name in names:
+            with suppress(FoveaError):
+                async with self._changing:
+                    await self._load(name, None, {}, again=False)
 
-    async def _load_from(self, folder: Path, model: ModelEntry, override: str | None) -> list[VersionEntry]:
+    async def _load(self, name: str, override: str | None, files: Mapping[str, bytes], *, again: bool) -> None:
+        """Args:
+        again: whether to try what has failed, and has not changed since.
+        """
+        model = self.models.setdefault(name, ModelEntry(name))
+        model.wanted, model.reason = True, ""
+        try:
+            with _files_folder(name, files) as given:
+                failed = await self._load_versions(given or self._folder / name, model, override, again=again)
+        except Exception as error:
+            model.reason = _reason(error)
+            raise InvalidInputError(f"failed to load {_shown(name)}: {model.reason}") from None
+        finally:
+            if not self._is_model(name) and not any(entry.served for entry in model.versions.values()):
+                del self.models[name]
+            if not self._problems_of(model):
+                self._blocking.discard(name)
+            self._on_change()
+        if failed:
+            reasons = "; ".join(f"version {entry.version} is at UNAVAILABLE state: {entry.reason}" for entry in failed)
+            raise InvalidInputError(f"load failed for model '{name}': {reasons}")
+
+    async def _load_versions(
+        self, folder: Path, model: ModelEntry, override: str | None, *, again: bool
+    ) -> list[VersionEntry]:
         """Load a model's versions; those that could not be."""
         proto = read_proto(folder, override)
         numbers = served_versions(proto, _version_numbers(folder, proto.default_model_filename))
         if not numbers:
             raise ModelError(f"no version folder (1, 2, …) with a {proto.default_model_filename}")
-        model.reason = ""
         contents = {str(number): _content(folder, str(number)) + (override or "") for number in numbers}
         failed = []
         for version, content in contents.items():
-            entry = await self._load_version(model, folder, version, content, proto)
-            if entry.served is None:
+            entry = model.versions.get(version)
+            if (
+                entry is None
+                or (entry.content if again and entry.served else entry.tried) != content
+                or (again and not entry.served)
+            ):
+                entry = await self._load_version(model, folder, version, content, proto)
+            if entry.state is not State.READY or entry.tried != entry.content:
                 failed.append(entry)
-        for version in model.versions.keys() - contents.keys():
-            self._withdraw(model.versions.pop(version))
-        model.versions = dict(sorted(model.versions.items(), key=lambda item: int(item[0])))
+        if not failed:
+            # Only now: until what is wanted is there, what was there before is better than nothing.
+            for version in model.versions.keys() - contents.keys():
+                self._withdraw(model.versions.pop(version))
         return failed
 
     async def _load_version(
         self, model: ModelEntry, folder: Path, version: str, content: str, proto: pb.ModelConfig
     ) -> VersionEntry:
+        """Open a version, and put it in the place of the one before it. A failure is the entry's reason."""
         old = model.versions.get(version)
-        if old and old.content == content:
-            return old
-        entry = VersionEntry(version, content)
-        if old is None or old.served is None:
+        entry = VersionEntry(version, content, content)
+        if old is None or not old.served:
             model.versions[version] = entry
         try:
             opened = await asyncio.to_thread(open_version, folder, version, proto, self._engine)
-        except ModelError as error:
-            entry.state, entry.reason = State.UNAVAILABLE, str(error)
+        except Exception as error:
             if old and old.served:
-                log.error("%s version %s: stays as it was: %s", model.name, version, error)
+                log.error("%s version %s: stays as it was: %s", model.name, version, _reason(error))
+                entry = old
+            else:
+                entry.state = State.UNAVAILABLE
+            entry.reason, entry.tried = _reason(error), content
             return entry
+        except BaseException:
+            # Cancelled: as if it had not been tried.
+            if model.versions.get(version) is entry:
+                del model.versions[version]
+            raise
         entry.served, entry.state = self._serve(opened), State.READY
         model.versions[version] = entry
         if old:
@@ -283,6 +322,19 @@ class Repository:
         for name in opened.config.without_effect():
             log.warning("%s: config.pbtxt: %s has no effect here", model.name, name)
         return entry
+
+    def _unload(self, name: str) -> None:
+        model = self.models.get(name)
+        if model is None:
+            return
+        model.wanted, model.reason = False, ""
+        for entry in model.versions.values():
+            self._withdraw(entry)
+            entry.state, entry.reason, entry.tried = State.UNAVAILABLE, UNLOADED, ""
+        if not self._is_model(name):
+            del self.models[name]
+        self._blocking.discard(name)
+        self._on_change()
 
     def _serve(self, opened: OpenedVersion) -> ServedVersion:
         config, statistics = opened.config, VersionStatistics()
@@ -320,17 +372,38 @@ def _shown(name: str) -> str:
 
 def _model_names(folder: Path) -> list[str]:
     try:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
         raise StartError(f"FOVEA_MODEL_REPOSITORY={folder}: {error.strerror}") from error
-    if not names:
-        raise StartError(f"FOVEA_MODEL_REPOSITORY={folder}: holds no models (layout: <name>/<version>/model.onnx)")
-    return names
+
+
+def _is_folder_name(name: str) -> bool:
+    return 0 < len(name) <= MAX_NAME_LENGTH and name.isprintable() and "/" not in name and not name.startswith(".")
+
+
+def _check_files(name: str, files: Mapping[str, bytes], override: str | None) -> None:
+    """Raises:
+    InvalidInputError: these files make no model of that name.
+    """
+    if not _is_folder_name(name):
+        raise InvalidInputError(f"failed to load {_shown(name)}: must be the name of a folder")
+    if override is None:
+        raise InvalidInputError(f"failed to load {_shown(name)}: files need a config beside them")
+    for path in files:
+        if not all(_is_folder_name(part) for part in path.split("/")):
+            raise InvalidInputError(f"failed to load '{name}': {_shown(path)} is not a path in the model's folder")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ModelError | StartError):
+        return str(error)
+    log.error("a model cannot be loaded", exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager
-def _files_folder(name: str, files: Mapping[str, bytes] | None) -> Iterator[Path | None]:
-    """A model's folder made of these files, for as long as it takes to load it."""
+def _files_folder(name: str, files: Mapping[str, bytes]) -> Iterator[Path | None]:
+    """A model's folder made of these files, for as long as it takes to load it; None where there are none."""
     if not files:
         yield None
         return
@@ -338,10 +411,11 @@ def _files_folder(name: str, files: Mapping[str, bytes] | None) -> Iterator[Path
         folder = Path(scratch, name)
         for path, content in files.items():
             target = folder / path
-            if not target.resolve().is_relative_to(folder.resolve()) or target.resolve() == folder.resolve():
-                raise InvalidInputError(f"failed to load '{name}': {path!r} is not a path in the model's folder")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            except OSError as error:
+                raise ModelError(f"{path}: {error.strerror}") from error
         yield folder
 
 
@@ -353,7 +427,9 @@ def _content(folder: Path, version: str) -> str:
     """What stands for the content of a version's files, and of the model's own."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*"), *folder.joinpath(version).rglob("*")]):
-        if path.is_file():
+        # Files come and go while a model is being copied here.
+        with suppress(FileNotFoundError):
             status = path.stat()
-            digest.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
+            if S_ISREG(status.st_mode):
+                digest.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -40,6 +40,7 @@ Tensors = tuple[Array, ...]
 
 MAX_ELEMENTS = 2**40
 """More than any message can hold: the bound that keeps a shape's product a machine number."""
+MAX_AXES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,17 @@ def element_count(name: str, shape: Sequence[int]) -> int:
     """The product of a shape that a client sent.
 
     Raises:
-        InvalidInputError: an axis is negative, or the product absurd.
+        InvalidInputError: too many axes, a negative one, or an absurd product.
     """
+    # First, since the product of very many axes takes very long.
+    if len(shape) > MAX_AXES:
+        raise InvalidInputError(f"input '{name}' has {len(shape)} axes: must be at most {MAX_AXES}")
     if any(size < 0 for size in shape):
         raise InvalidInputError(f"input '{name}' has shape {_listed(shape)}: no axis may be negative")
-    count = prod(shape)
-    if count > MAX_ELEMENTS:
+    # An axis of zero does not make the others fit in memory.
+    if prod(size for size in shape if size) > MAX_ELEMENTS:
         raise InvalidInputError(f"input '{name}' has shape {_listed(shape)}: too many elements")
-    return count
+    return prod(shape)
 
 
 def from_raw(name: str, datatype: str, shape: Sequence[int], content: bytes | memoryview) -> Array:

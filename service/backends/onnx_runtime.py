@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from service.batching import BatchOutput
-from service.errors import ModelError, StartError
+from service.errors import InferenceError, ModelError, StartError
 from service.tensors import Array, Graph, Tensors, TensorSpec
 
 CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
@@ -120,6 +120,8 @@ class OnnxRuntimeInstance:
         if self._strings:
             outputs = [_encoded(array) for array in outputs]
         if self._batched:
+            if any(len(output) != padded for output in outputs):
+                raise InferenceError(f"the graph gives {[len(output) for output in outputs]} rows for {padded}")
             results, at = [], 0
             for count in rows:
                 results.append(tuple(output[at : at + count] for output in outputs))

@@ -6,8 +6,8 @@ import logging
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from service.classifier import Classifier
@@ -69,7 +69,12 @@ def create_http_application(
             *operations_routes(repository, lifecycle),
             *docs_routes(version),
         ],
-        exception_handlers={FoveaError: _on_fovea_error, HTTPException: _on_http_error, Exception: _on_bug},
+        exception_handlers={
+            FoveaError: _on_fovea_error,
+            HTTPException: _on_http_error,
+            ClientDisconnect: _on_disconnect,
+            Exception: _on_bug,
+        },
     )
     application.router.redirect_slashes = False
     return RequestScope(application, lifecycle)
@@ -89,6 +94,10 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     text = f"{request.method} {request.url.path}: {error.detail}"
     return JSONResponse({"error": text}, status_code=error.status_code, headers=error.headers)
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # Nobody hears it.
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:

@@ -38,6 +38,8 @@ async def decompressed(chunks: AsyncGenerator[bytes, None], encoding: str, limit
         yield content
     if not stream.eof:
         raise InvalidInputError(f"the body's {encoding} is not complete")
+    if stream.unused_data:
+        raise InvalidInputError(f"the body goes on after its {encoding}: must be one stream of it")
 
 
 def chosen_encoding(accept_encoding: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 from starlette.convertors import StringConvertor, register_url_convertor
@@ -26,6 +27,9 @@ from service.rest.protobuf_json import to_json
 from service.shared_memory import SharedMemory
 from service.telemetry import RequestRecord, Telemetry
 
+P = ParamSpec("P")
+Done = TypeVar("Done")
+
 
 class _Digits(StringConvertor):
     """A version in a path; anything else is no such path."""
@@ -33,6 +37,7 @@ class _Digits(StringConvertor):
     regex = "[0-9]+"
 
 
+SMALL_BYTES = 2**17
 HEADER_LENGTH = "inference-header-content-length"
 
 
@@ -58,13 +63,11 @@ def protocol_routes(
         deadline = time.monotonic() + request_timeout_s
         name = _name(request)
         record.model = inference.known_model(name)
-        try:
-            async with asyncio.timeout(request_timeout_s):
-                content = await _body(request, max_request_bytes)
-        except TimeoutError:
-            raise DeadlineExceededError(f"the body did not arrive within {request_timeout_s:g} s") from None
+        content = await body_of(request)
         served = inference.served(name, _version(request))
-        asked = parse_request(content, request.headers.get(HEADER_LENGTH), served.config, memory)
+        asked = await _soon(
+            len(content), parse_request, content, request.headers.get(HEADER_LENGTH), served.config, memory
+        )
         async with cancelled_on_disconnect(request):
             found = await inference.infer(
                 served,
@@ -80,9 +83,16 @@ def protocol_routes(
         if header_length is not None:
             headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(header_length)}
         if encoding := chosen_encoding(request.headers.get("accept-encoding", "")):
-            body = compress(body, encoding)
+            body = await _soon(len(body), compress, body, encoding)
             headers["content-encoding"] = encoding
         return Response(body, headers=headers)
+
+    async def body_of(request: Request) -> bytes:
+        try:
+            async with asyncio.timeout(request_timeout_s):
+                return await _body(request, max_request_bytes)
+        except TimeoutError:
+            raise DeadlineExceededError(f"the body did not arrive within {request_timeout_s:g} s") from None
 
     async def server(request: Request) -> Response:
         return _json(information.server())
@@ -102,7 +112,7 @@ def protocol_routes(
         return _json(information.statistics(_name(request), _version(request)))
 
     async def index(request: Request) -> Response:
-        content = await whole(limited(request, max_request_bytes))
+        content = await body_of(request)
         try:
             asked = json.loads(content or b"{}")
             wanted = asked.get("ready", False)
@@ -113,13 +123,13 @@ def protocol_routes(
         return JSONResponse([_entry(to_json(entry)) for entry in information.index(ready=wanted).models])
 
     async def load(request: Request) -> Response:
-        asked = parse_load(await whole(limited(request, max_request_bytes)))
+        asked = parse_load(await body_of(request))
         await control.load(_name(request), asked.config, asked.files)
         return Response(media_type="application/json")
 
     async def unload(request: Request) -> Response:
-        async for _ in limited(request, max_request_bytes):
-            pass  # Its one parameter, unload_dependents, is for ensembles, which there are none of.
+        # Its one parameter, unload_dependents, is for ensembles, which there are none of.
+        await body_of(request)
         await control.unload(_name(request))
         return Response(media_type="application/json")
 
@@ -154,6 +164,13 @@ def protocol_routes(
 async def _body(request: Request, max_request_bytes: int) -> bytes:
     encoding = request.headers.get("content-encoding", "").lower()
     return await whole(decompressed(limited(request, max_request_bytes), encoding, max_request_bytes))
+
+
+async def _soon(size: int, work: Callable[P, Done], *arguments: P.args, **options: P.kwargs) -> Done:
+    """Do the work at once where there is little of it; else in a thread, so that nobody waits for it."""
+    if size <= SMALL_BYTES:
+        return work(*arguments, **options)
+    return await asyncio.to_thread(work, *arguments, **options)
 
 
 def _name(request: Request) -> str:

@@ -11,8 +11,11 @@ import grpc.aio
 from service.errors import FoveaError
 from service.telemetry import accept_request_id, request_id
 
-STREAM_WINDOW = 64
+STREAM_WINDOW = 16
 """Requests of one stream read before their answers were taken; the next one waits for one of those."""
+
+MAX_DETAILS_LENGTH = 1000
+"""Of an error's text, in characters: it travels in a header, whose size clients limit."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
@@ -30,8 +33,11 @@ def identify(context: Context) -> str:
 
 async def abort(context: Context, error: FoveaError) -> NoReturn:
     """End the call in an error."""
+    text = str(error)
+    if len(text) > MAX_DETAILS_LENGTH:
+        text = text[:MAX_DETAILS_LENGTH] + " …"
     try:
-        await context.abort(error.grpc_code, str(error))
+        await context.abort(error.grpc_code, text)
     except grpc.aio.AbortError:
         raise
     except Exception:

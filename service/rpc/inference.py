@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from service.class_strings import class_strings
 from service.control import Control, require_load_parameter
-from service.errors import FoveaError, InvalidInputError, UnsupportedError
+from service.errors import FoveaError, InvalidInputError, UnavailableError, UnsupportedError
 from service.inference import Inference, InferenceAnswer, Tensor, check_parameters
 from service.lifecycle import Lifecycle
 from service.protocol import ServiceInformation, require_version
@@ -124,6 +124,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
                     config = parameter.string_param
                 else:
                     files[key] = parameter.bytes_param
+            self._require_running()
             await self._control.load(request.model_name, config, files)
         except FoveaError as error:
             await abort(context, error)
@@ -134,6 +135,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
     ) -> pb.RepositoryModelUnloadResponse:
         try:
             _require_no_name(request.repository_name)
+            self._require_running()
             await self._control.unload(request.model_name)
         except FoveaError as error:
             await abort(context, error)
@@ -199,6 +201,10 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
             yield response
         if self._lifecycle.stopping.is_set():
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+
+    def _require_running(self) -> None:
+        if self._lifecycle.stopping.is_set():
+            raise UnavailableError("the service is stopping")
 
     async def _outcome(
         self, request: pb.ModelInferRequest, remaining_s: float | None

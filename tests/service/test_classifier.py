@@ -46,7 +46,7 @@ async def classifier(tmp_path: Path) -> AsyncIterator[Classifier]:
     )
     decoder = Decoder(LIMITS, max_waiting=4, threads=1)
     classifier = Classifier(repository, decoder, max_images=40)
-    await repository.load_all()
+    await repository.start()
     yield classifier
     await repository.close()
     decoder.close()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,12 @@ import numpy as np
 import onnx
 import pytest
 
+import service.repository
 from service.backends.onnx_runtime import available_cores
 from service.batching import BatchRecord
-from service.errors import InvalidInputError, NotFoundError, StartError, UnavailableError
+from service.errors import FoveaError, InvalidInputError, NotFoundError, StartError, UnavailableError
 from service.image_contract import ImageContract
-from service.loading import Engine
+from service.loading import Engine, OpenedVersion, open_version
 from service.repository import Repository, State
 from service.tensors import Tensors
 from tests.repositories import LABELS, graph, write_model
@@ -30,7 +33,7 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
     async def load(**options: Any) -> Repository:
         repository = open_repository(tmp_path, **options)
         loaded.append(repository)
-        await repository.load_all()
+        await repository.start()
         return repository
 
     yield load
@@ -250,3 +253,168 @@ def test_cuda_is_not_replaced_by_the_cpu(tmp_path: Path) -> None:
         StartError, match=r"FOVEA_EXECUTION_PROVIDER=cuda: this onnxruntime has .*CPUExecutionProvider only"
     ):
         open_repository(tmp_path, execution_provider="cuda")
+
+
+def publish(model: Path, version: str) -> None:
+    shutil.copytree(model / "1", model / version)
+
+
+async def test_a_broken_new_version_leaves_the_one_before_it_in_service(tmp_path: Path, load: Load) -> None:
+    model = write_model(tmp_path)
+    repository = await load()
+    publish(model, "2")
+    (model / "2" / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(InvalidInputError, match="version 2 is at UNAVAILABLE state: ONNX Runtime cannot load"):
+        await repository.load("colours")
+    assert repository.resolve("colours", "").version == "1"
+    states = {entry.version: entry.state for entry in repository.find("colours").versions.values()}
+    assert states == {"1": State.READY, "2": State.UNAVAILABLE}
+    shutil.copy(model / "1" / "model.onnx", model / "2" / "model.onnx")
+    await repository.load("colours")
+    assert repository.ready_versions("colours") == ["2"]
+
+
+async def test_the_highest_version_answers_while_others_are_being_loaded(tmp_path: Path, load: Load) -> None:
+    model = write_model(tmp_path, versions=(9,), extra="version_policy { all { } }")
+    repository = await load()
+    shutil.copytree(model / "9", model / "10")
+    shutil.copytree(model / "9", model / "2")
+    await repository.load("colours")
+    assert repository.ready_versions("colours") == ["2", "9", "10"]
+    assert repository.resolve("colours", "").version == "10"
+
+
+async def test_what_failed_is_tried_again_when_asked_and_not_by_polling(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path)
+    tries: list[str] = []
+
+    def out_of_memory(folder: Path, version: str, *_: object) -> OpenedVersion:
+        tries.append(version)
+        raise RuntimeError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service.repository, "open_version", out_of_memory)
+        repository = await load()
+        assert repository.blocking() == ["colours version 1: RuntimeError: CUDA out of memory"]
+        await repository.poll()
+        await repository.poll()
+        assert len(tries) == 1
+        with pytest.raises(InvalidInputError, match="RuntimeError: CUDA out of memory"):
+            await repository.load("colours")
+        assert len(tries) == 2
+    await repository.load("colours")
+    assert repository.resolve("colours", "").version == "1"
+    assert repository.blocking() == []
+
+
+async def test_a_load_that_was_cancelled_leaves_no_trace(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path)
+    repository = await load()
+    model = write_model(tmp_path, "late")
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(*arguments: Any) -> OpenedVersion:
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(60)
+        return open_version(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service.repository, "open_version", slow)
+        loading = asyncio.create_task(repository.load("late"))
+        await begun.wait()
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        go_on.set()
+    assert repository.find("late").versions == {}
+    await repository.load("late")
+    assert repository.resolve("late", "").config.name == model.name
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda model: (model / "config.pbtxt").write_text("input { name: 'pixels' data_type: 99 }"), "99"),
+        (lambda model: shutil.rmtree(model), "FileNotFoundError|failed to poll"),
+        (
+            lambda model: (model / "config.pbtxt").write_text("max_batch_size: 8 output { name: 'logits' dims: [] }"),
+            "logits",
+        ),
+    ],
+)
+async def test_whatever_is_wrong_with_a_model_is_its_reason(
+    tmp_path: Path, load: Load, damage: Callable[[Path], object], reason: str
+) -> None:
+    model = write_model(tmp_path)
+    write_model(tmp_path, "other")
+    repository = await load(default_model="other")
+    damage(model)
+    with pytest.raises(FoveaError, match=reason):
+        await repository.load("colours")
+    await repository.poll()
+    assert repository.resolve("other", "").name == "other"
+
+
+async def test_polling_goes_on_when_the_last_model_is_gone(tmp_path: Path, load: Load) -> None:
+    model = write_model(tmp_path)
+    repository = await load()
+    shutil.rmtree(model)
+    await repository.poll()
+    assert repository.models == {}
+    write_model(tmp_path)
+    await repository.poll()
+    assert repository.resolve("colours", "").version == "1"
+
+
+async def test_files_of_a_request_make_a_model_for_as_long_as_it_is_loaded(tmp_path: Path, load: Load) -> None:
+    model = write_model(tmp_path, golden=False)
+    repository = await load()
+    files = {"3/model.onnx": (model / "1" / "model.onnx").read_bytes()}
+    first = asyncio.create_task(repository.load("sent", override="{}", files=files))
+    after = [asyncio.create_task(repository.unload("sent")) for _ in range(2)]
+    last = asyncio.create_task(repository.load("sent", override="{}", files=files))
+    await asyncio.gather(first, *after, last)
+    assert repository.resolve("sent", "").version == "3"
+    await repository.unload("sent")
+    assert "sent" not in repository.models
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../colours", "a/b", ".hidden", "x" * 300, "a\0b"])
+async def test_names_that_are_no_folders_leave_no_trace(tmp_path: Path, load: Load, name: str) -> None:
+    write_model(tmp_path)
+    repository = await load()
+    with pytest.raises(FoveaError):
+        await repository.load(name)
+    with pytest.raises(FoveaError):
+        await repository.load(name, override="{}", files={"1/model.onnx": b""})
+    await repository.unload(name)
+    assert list(repository.models) == ["colours"]
+    assert repository.problems() == []
+
+
+@pytest.mark.parametrize("path", ["../x", "/x", "1/../../x", "1//x", "1/\0", "", "1/" + "x" * 300])
+async def test_files_stay_in_the_models_folder(tmp_path: Path, load: Load, path: str) -> None:
+    write_model(tmp_path)
+    repository = await load()
+    with pytest.raises(InvalidInputError, match="is not a path in the model's folder"):
+        await repository.load("sent", override="{}", files={path: b""})
+    assert "sent" not in repository.models
+
+
+async def test_one_file_in_the_place_of_a_folder(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path)
+    repository = await load()
+    with pytest.raises(InvalidInputError, match=r"failed to load 'sent': 1/model\.onnx: "):
+        await repository.load("sent", override="{}", files={"1": b"", "1/model.onnx": b""})
+    assert "sent" not in repository.models
+
+
+def test_a_model_to_be_loaded_that_is_not_there(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    with pytest.raises(StartError, match=r"FOVEA_LOAD_MODELS names cats: .* holds colours"):
+        open_repository(tmp_path, wanted=["cats"])

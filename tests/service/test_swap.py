@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import tritonclient.grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2
 
 from service.pb.fovea.v1 import classifier_pb2 as pb
@@ -172,3 +173,25 @@ def test_only_the_models_that_were_named_are_loaded_at_start(tmp_path: Path) -> 
         assert (refused.status_code, refused.json()) == (404, {"error": text})
         assert load(service, "other").status_code == 200
         assert httpx.get(f"{service.http}/v2/models/other").status_code == 200
+
+
+def serving(service: RunningService) -> bool:
+    with grpc.insecure_channel(service.grpc) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def readiness(service: RunningService) -> int:
+    return httpx.get(f"{service.http}/v2/health/ready").status_code
+
+
+async def test_a_service_becomes_ready_when_what_it_lacked_is_loaded(tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    labels = (model / "labels.txt").read_text()
+    (model / "labels.txt").write_text("red\n")
+    with running(tmp_path, model_control_mode="explicit") as service:
+        assert (readiness(service), serving(service)) == (503, False)
+        (model / "labels.txt").write_text(labels)
+        assert load(service, "colours").status_code == 200
+        assert readiness(service) == 200
+        await until(lambda: serving(service))

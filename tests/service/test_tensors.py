@@ -53,6 +53,9 @@ def test_too_few_or_too_many_bytes(size: int) -> None:
         ([-1, -2], "no axis may be negative"),
         ([2**40, 2**40], "too many elements"),
         ([2**62, 4], "too many elements"),
+        ([2**62, 0], "too many elements"),
+        ([1] * 33, "33 axes: must be at most 32"),
+        ([2**63 - 1] * 60_000, "60000 axes"),
     ],
 )
 def test_shapes_that_cannot_be(shape: list[int], reason: str) -> None:

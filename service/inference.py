@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from service.image_contract import ImageContract
 from service.loading import ServedVersion
 from service.model_config import ModelConfig
 from service.repository import Repository
-from service.tensors import Array, Tensors, TensorSpec
+from service.tensors import DTYPES, Array, Tensors, TensorSpec
 
 MAX_SHOWN_LENGTH = 100
 """Of a client's own words in an error, in characters."""
@@ -131,6 +131,18 @@ class Inference:
                 raise type(error)(f"image {number} of {images.size}: {error}") from None
         tensor = np.concatenate(rows) if served.config.max_batch_size else rows[0]
         return {**inputs, spec.name: Tensor(spec.datatype, tensor)}
+
+
+def check_input(name: str, datatype: str, others: Container[str]) -> None:
+    """Raises:
+    InvalidInputError: an input is in the request already, or of no datatype.
+    """
+    if name in others:
+        raise InvalidInputError(f"input '{name}' already exists in request")
+    if datatype not in DTYPES:
+        raise InvalidInputError(
+            f"inference input '{name}' data-type is '{datatype}': must be one of {', '.join(DTYPES)}"
+        )
 
 
 def check_parameters(names: Iterable[str]) -> None:

@@ -54,6 +54,8 @@ WITHOUT_EFFECT = (
     "model_warmup",
     "optimization.cuda",
     "optimization.eager_batching",
+    "optimization.execution_accelerators.cpu_execution_accelerator.parameters",
+    "optimization.execution_accelerators.gpu_execution_accelerator.parameters",
     "optimization.gather_kernel_buffer_threshold",
     "optimization.graph",
     "optimization.input_pinned_memory",

@@ -6,14 +6,14 @@ import asyncio
 import time
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service.classifier import Answer, Classification, Classifier
 from service.errors import DeadlineExceededError, FoveaError
 from service.rest.body import parse_top_k, read_input
-from service.rest.disconnect import cancelled_on_disconnect
+from service.rest.disconnect import answered, cancelled_on_disconnect
 from service.telemetry import RequestRecord, Telemetry
 
 
@@ -52,12 +52,7 @@ def classify_route(
         return JSONResponse(_result(found, result))
 
     async def classify(request: Request) -> Response:
-        with telemetry.request("http") as record:
-            try:
-                return await answer(request, record)
-            except ClientDisconnect:
-                record.code = "499"
-                return Response(status_code=499)  # Nobody hears it.
+        return await answered(telemetry, lambda record: answer(request, record))
 
     return Route("/v1/classify", classify, methods=["POST"])
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from service.telemetry import RequestRecord, Telemetry
 
 
 @asynccontextmanager
@@ -35,3 +38,13 @@ async def cancelled_on_disconnect(request: Request) -> AsyncIterator[None]:
         raise
     finally:
         watcher.cancel()
+
+
+async def answered(telemetry: Telemetry, answer: Callable[[RequestRecord], Awaitable[Response]]) -> Response:
+    """A request's answer, counted; one whose client went away is counted as that."""
+    with telemetry.request("http") as record:
+        try:
+            return await answer(record)
+        except ClientDisconnect:
+            record.code = "499"
+            return Response(status_code=499)  # Nobody hears it.

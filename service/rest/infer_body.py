@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.class_strings import class_strings
 from service.errors import InferenceError, InvalidInputError
-from service.inference import InferenceAnswer, Tensor, check_parameters
+from service.inference import InferenceAnswer, Tensor, check_input, check_parameters
 from service.model_config import ModelConfig
 from service.shared_memory import Place, SharedMemory
 from service.tensors import DTYPES, Array, element_count, from_raw, from_values, to_raw
@@ -141,12 +141,7 @@ def _from_json(content: bytes, binary: memoryview, memory: SharedMemory) -> Infe
     inputs: dict[str, Tensor] = {}
     at = 0
     for tensor in body.inputs:
-        if tensor.name in inputs:
-            raise InvalidInputError(f"input '{tensor.name}' already exists in request")
-        if tensor.datatype not in DTYPES:
-            raise InvalidInputError(
-                f"inference input '{tensor.name}' data-type is '{tensor.datatype}': must be one of {', '.join(DTYPES)}"
-            )
+        check_input(tensor.name, tensor.datatype, inputs)
         size = tensor.parameters.binary_data_size
         if place := tensor.parameters.place(tensor.name):
             if size is not None or tensor.data is not None:

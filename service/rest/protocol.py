@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 from starlette.convertors import StringConvertor, register_url_convertor
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -20,7 +20,7 @@ from service.inference import Inference
 from service.protocol import ServiceInformation
 from service.rest.body import limited, whole
 from service.rest.compression import chosen_encoding, compress, decompressed
-from service.rest.disconnect import cancelled_on_disconnect
+from service.rest.disconnect import answered, cancelled_on_disconnect
 from service.rest.infer_body import parse_request, write_answer
 from service.rest.load_body import parse_load
 from service.rest.protobuf_json import to_json
@@ -52,12 +52,7 @@ def protocol_routes(
     max_request_bytes: int,
 ) -> list[Route]:
     async def infer(request: Request) -> Response:
-        with telemetry.request("http") as record:
-            try:
-                return await answer(request, record)
-            except ClientDisconnect:
-                record.code = "499"
-                return Response(status_code=499)  # Nobody hears it.
+        return await answered(telemetry, lambda record: answer(request, record))
 
     async def answer(request: Request, record: RequestRecord) -> Response:
         deadline = time.monotonic() + request_timeout_s
@@ -65,19 +60,20 @@ def protocol_routes(
         record.model = inference.known_model(name)
         content = await body_of(request)
         served = inference.served(name, _version(request))
-        asked = await _soon(
-            len(content), parse_request, content, request.headers.get(HEADER_LENGTH), served.config, memory
-        )
-        async with cancelled_on_disconnect(request):
-            found = await inference.infer(
-                served,
-                asked.inputs,
-                outputs=list(asked.outputs),
-                priority=asked.priority,
-                timeout_us=asked.timeout_us,
-                deadline=deadline,
-                request_id=asked.id,
+        with served.in_use():
+            asked = await _soon(
+                len(content), parse_request, content, request.headers.get(HEADER_LENGTH), served.config, memory
             )
+            async with cancelled_on_disconnect(request):
+                found = await inference.infer(
+                    served,
+                    asked.inputs,
+                    outputs=list(asked.outputs),
+                    priority=asked.priority,
+                    timeout_us=asked.timeout_us,
+                    deadline=deadline,
+                    request_id=asked.id,
+                )
         body, header_length = write_answer(asked, found, memory)
         headers = {"content-type": "application/json"}
         if header_length is not None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 import grpc.aio
 
 from service.errors import FoveaError
-from service.telemetry import accept_request_id, request_id
+from service.lifecycle import Lifecycle
+from service.telemetry import RequestRecord, Telemetry, accept_request_id, request_id
+
+log = logging.getLogger("fovea.grpc")
 
 STREAM_WINDOW = 16
 """Requests of one stream read before their answers were taken; the next one waits for one of those."""
@@ -29,6 +33,25 @@ def identify(context: Context) -> str:
     request_id.set(identity)
     context.set_trailing_metadata((("x-request-id", identity),))
     return identity
+
+
+async def outcome(
+    lifecycle: Lifecycle, telemetry: Telemetry, answer: Callable[[RequestRecord], Awaitable[Response]]
+) -> Response | FoveaError:
+    """A request's answer or its error, counted as one request in flight."""
+    lifecycle.enter()
+    try:
+        with telemetry.request("grpc") as record:
+            return await answer(record)
+    except FoveaError as error:
+        # Tracebacks hold the images and tensors of the request.
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+    except Exception as error:
+        log.exception("internal error", exc_info=error)
+        return FoveaError("internal error; the service's log has the details")
+    finally:
+        lifecycle.leave()
 
 
 async def abort(context: Context, error: FoveaError) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator
 from typing import cast
@@ -17,10 +16,8 @@ from service.lifecycle import Lifecycle
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1 import classifier_pb2_grpc
 from service.repository import ModelEntry, Repository, State, VersionEntry
-from service.rpc.call import STREAM_WINDOW, Context, abort, identify, until
+from service.rpc.call import STREAM_WINDOW, Context, abort, identify, outcome, until
 from service.telemetry import RequestRecord, Telemetry
-
-log = logging.getLogger("fovea.grpc")
 
 STATES = {
     State.LOADING: pb.MODEL_STATE_LOADING,
@@ -53,13 +50,13 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         identify(context)
         if self._lifecycle.stopping.is_set():
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
-        outcome = await self._outcome(request, context.time_remaining())
-        if isinstance(outcome, FoveaError):
+        answered = await self._outcome(request, context.time_remaining())
+        if isinstance(answered, FoveaError):
             # gRPC keeps the exception that `abort` raises, and with it this frame, until the garbage is
             # collected: leave no images in it.
             del request
-            await abort(context, outcome)
-        return outcome
+            await abort(context, answered)
+        return answered
 
     async def ClassifyStream(
         self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
@@ -102,25 +99,17 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             await abort(context, error)
 
     async def _answer_on_stream(self, request: pb.ClassifyRequest) -> pb.ClassifyStreamResponse:
-        outcome = await self._outcome(request, None)
-        if isinstance(outcome, FoveaError):
-            return pb.ClassifyStreamResponse(id=request.id, error=_error(outcome))
-        return pb.ClassifyStreamResponse(id=request.id, response=outcome)
+        answered = await self._outcome(request, None)
+        if isinstance(answered, FoveaError):
+            return pb.ClassifyStreamResponse(id=request.id, error=_error(answered))
+        return pb.ClassifyStreamResponse(id=request.id, response=answered)
 
     async def _outcome(
         self, request: pb.ClassifyRequest, remaining_s: float | None
     ) -> pb.ClassifyResponse | FoveaError:
-        self._lifecycle.enter()
-        try:
-            with self._telemetry.request("grpc") as record:
-                return await self._classify(request, remaining_s, record)
-        except FoveaError as error:
-            return error.with_traceback(None)
-        except Exception as error:
-            log.exception("internal error", exc_info=error)
-            return FoveaError("internal error; the service's log has the details")
-        finally:
-            self._lifecycle.leave()
+        return await outcome(
+            self._lifecycle, self._telemetry, lambda record: self._classify(request, remaining_s, record)
+        )
 
     async def _classify(
         self, request: pb.ClassifyRequest, remaining_s: float | None, record: RequestRecord

@@ -5,7 +5,6 @@ The stubs are those that tritonclient ships. What the service does not have is l
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -19,15 +18,13 @@ from tritonclient.grpc import service_pb2_grpc
 from service.class_strings import class_strings
 from service.control import Control, require_load_parameter
 from service.errors import FoveaError, InvalidInputError, UnavailableError, UnsupportedError
-from service.inference import Inference, InferenceAnswer, Tensor, check_parameters
+from service.inference import Inference, InferenceAnswer, Tensor, check_input, check_parameters
 from service.lifecycle import Lifecycle
 from service.protocol import ServiceInformation, require_version
-from service.rpc.call import Context, abort, identify, in_order
+from service.rpc.call import Context, abort, identify, in_order, outcome
 from service.shared_memory import Place, SharedMemory
 from service.telemetry import RequestRecord, Telemetry
-from service.tensors import DTYPES, Array, element_count, from_raw, from_values, to_raw
-
-log = logging.getLogger("fovea.grpc")
+from service.tensors import Array, element_count, from_raw, from_values, to_raw
 
 Answered = TypeVar("Answered", bound=Message)
 
@@ -176,12 +173,12 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         identify(context)
         if self._lifecycle.stopping.is_set():
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
-        outcome = await self._outcome(request, context.time_remaining())
-        if isinstance(outcome, FoveaError):
+        answered = await self._outcome(request, context.time_remaining())
+        if isinstance(answered, FoveaError):
             # gRPC keeps the exception that `abort` raises, and with it this frame: leave no tensors in it.
             del request
-            await abort(context, outcome)
-        return outcome
+            await abort(context, answered)
+        return answered
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
@@ -189,13 +186,13 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         identify(context)
 
         async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
-            outcome = await self._outcome(request, None)
-            if isinstance(outcome, FoveaError):
+            answered = await self._outcome(request, None)
+            if isinstance(answered, FoveaError):
                 return pb.ModelStreamInferResponse(
-                    error_message=str(outcome), infer_response=pb.ModelInferResponse(id=request.id)
+                    error_message=str(answered), infer_response=pb.ModelInferResponse(id=request.id)
                 )
-            outcome.parameters["triton_final_response"].bool_param = True
-            return pb.ModelStreamInferResponse(infer_response=outcome)
+            answered.parameters["triton_final_response"].bool_param = True
+            return pb.ModelStreamInferResponse(infer_response=answered)
 
         async for response in in_order(requests, answer, self._lifecycle.stopping):
             yield response
@@ -209,17 +206,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
     async def _outcome(
         self, request: pb.ModelInferRequest, remaining_s: float | None
     ) -> pb.ModelInferResponse | FoveaError:
-        self._lifecycle.enter()
-        try:
-            with self._telemetry.request("grpc") as record:
-                return await self._infer(request, remaining_s, record)
-        except FoveaError as error:
-            return error.with_traceback(None)
-        except Exception as error:
-            log.exception("internal error", exc_info=error)
-            return FoveaError("internal error; the service's log has the details")
-        finally:
-            self._lifecycle.leave()
+        return await outcome(self._lifecycle, self._telemetry, lambda record: self._infer(request, remaining_s, record))
 
     async def _infer(
         self, request: pb.ModelInferRequest, remaining_s: float | None, record: RequestRecord
@@ -266,12 +253,7 @@ def _inputs(request: pb.ModelInferRequest, memory: SharedMemory) -> Mapping[str,
     inputs: dict[str, Tensor] = {}
     waiting = iter(raw)
     for tensor in request.inputs:
-        if tensor.name in inputs:
-            raise InvalidInputError(f"input '{tensor.name}' already exists in request")
-        if tensor.datatype not in DTYPES:
-            raise InvalidInputError(
-                f"inference input '{tensor.name}' data-type is '{tensor.datatype}': must be one of {', '.join(DTYPES)}"
-            )
+        check_input(tensor.name, tensor.datatype, inputs)
         if place := _place(tensor.parameters, tensor.name):
             array = from_raw(tensor.name, tensor.datatype, tensor.shape, memory.read(place))
         elif raw:

@@ -7,7 +7,6 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tritonclient.grpc import model_config_pb2 as pb
 
 from service.batching import Completed
 from service.decoding import Decoder
@@ -171,10 +170,9 @@ async def run(
     Raises:
         FoveaError: as `DynamicBatcher.submit`.
     """
-    batching = served.config.proto.dynamic_batching
-    levels = batching.priority_levels
-    if not 1 <= priority <= levels:
-        priority = batching.default_priority_level or 1
+    config = served.config
+    if not 1 <= priority <= config.priority_levels:
+        priority = config.default_priority
     start = time.monotonic()
     try:
         completed = await served.batcher.submit(
@@ -183,7 +181,7 @@ async def run(
             rows=rows,
             kind=served.kind(item),
             priority=priority,
-            queue_timeout_s=_queue_timeout_s(served.config.queue_policy(priority), timeout_us),
+            queue_timeout_s=config.queue_timeout_s(priority, timeout_us),
         )
     except QueueFullError:
         raise
@@ -192,14 +190,6 @@ async def run(
         raise
     served.statistics.on_success(time.monotonic() - start, completed.queue_s, completed.batch)
     return completed
-
-
-def _queue_timeout_s(policy: pb.ModelQueuePolicy, timeout_us: int) -> float | None:
-    allowed_us = policy.default_timeout_microseconds
-    if policy.allow_timeout_override and timeout_us and (not allowed_us or timeout_us < allowed_us):
-        allowed_us = timeout_us
-    rejects = policy.timeout_action == pb.ModelQueuePolicy.REJECT
-    return allowed_us / 1e6 if allowed_us and rejects else None
 
 
 def _wanted(config: ModelConfig, outputs: Sequence[str]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from google.protobuf import json_format, text_format
@@ -67,6 +68,20 @@ WITHOUT_EFFECT = (
 
 
 @dataclass(frozen=True)
+class QueueTimeout:
+    """Of a queue policy: the longest time in the queue in microseconds, 0 for any."""
+
+    default_us: int
+    may_be_shortened: bool
+
+    @classmethod
+    def of(cls, policy: pb.ModelQueuePolicy) -> QueueTimeout:
+        # What is to be delayed rather than rejected stays where it is.
+        rejects = policy.timeout_action == pb.ModelQueuePolicy.REJECT
+        return cls(policy.default_timeout_microseconds * rejects, policy.allow_timeout_override and rejects)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A model's configuration, complete.
 
@@ -82,31 +97,59 @@ class ModelConfig:
     outputs: tuple[TensorSpec, ...]
     labels: Mapping[str, tuple[str, ...]]
 
-    @property
+    # Cached: asked for with every request, and slow to read from a protobuf message.
+
+    @cached_property
     def name(self) -> str:
         return str(self.proto.name)
 
-    @property
+    @cached_property
     def max_batch_size(self) -> int:
         return int(self.proto.max_batch_size)
 
-    @property
+    @cached_property
     def batches_requests(self) -> bool:
         """Whether requests may share a batch."""
         return self.max_batch_size > 1 and self.proto.HasField("dynamic_batching")
 
-    @property
+    @cached_property
     def open_dims(self) -> bool:
         """Whether rows may differ in shape."""
         return any(-1 in spec.dims for spec in self.inputs)
 
-    @property
+    @cached_property
     def max_queue_delay_s(self) -> float:
         return float(self.proto.dynamic_batching.max_queue_delay_microseconds) / 1e6
 
-    def queue_policy(self, priority: int) -> pb.ModelQueuePolicy:
+    @cached_property
+    def max_queue_size(self) -> int:
+        """Rows that may wait; 0: the config does not say."""
+        return int(self.proto.dynamic_batching.default_queue_policy.max_queue_size)
+
+    @cached_property
+    def priority_levels(self) -> int:
+        return max(1, int(self.proto.dynamic_batching.priority_levels))
+
+    @cached_property
+    def default_priority(self) -> int:
+        return int(self.proto.dynamic_batching.default_priority_level) or 1
+
+    @cached_property
+    def _timeouts(self) -> list[QueueTimeout]:
+        """Of each priority level, from 1."""
         batching = self.proto.dynamic_batching
-        return batching.priority_queue_policy.get(priority, batching.default_queue_policy)
+        return [
+            QueueTimeout.of(batching.priority_queue_policy.get(level, batching.default_queue_policy))
+            for level in range(1, self.priority_levels + 1)
+        ]
+
+    def queue_timeout_s(self, priority: int, timeout_us: int) -> float | None:
+        """Longest time in the queue for a request that itself asks for `timeout_us` (0: it does not); None: any."""
+        timeout = self._timeouts[priority - 1]
+        allowed_us = timeout.default_us
+        if timeout.may_be_shortened and timeout_us and (not allowed_us or timeout_us < allowed_us):
+            allowed_us = timeout_us
+        return allowed_us / 1e6 if allowed_us else None
 
     def without_effect(self) -> list[str]:
         """The fields set that have no effect here."""

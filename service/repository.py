@@ -346,9 +346,9 @@ class Repository:
         batcher = DynamicBatcher[Tensors, Tensors](
             opened.instances,
             max_batch_size=config.max_batch_size if config.batches_requests else 1,
-            max_queue_size=config.queue_policy(0).max_queue_size or self._engine.max_queue_size,
+            max_queue_size=config.max_queue_size or self._engine.max_queue_size,
             max_queue_delay_s=config.max_queue_delay_s,
-            priority_levels=max(1, config.proto.dynamic_batching.priority_levels),
+            priority_levels=config.priority_levels,
             on_batch=on_batch,
         )
         return ServedVersion(

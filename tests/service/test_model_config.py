@@ -33,7 +33,7 @@ def test_what_the_service_needs_to_know(tmp_path: Path) -> None:
     assert config.inputs == (TensorSpec("pixels", "UINT8", (8, 8, 3)),)
     assert config.outputs == (TensorSpec("logits", "FP32", (3,)),)
     assert config.labels == {"logits": ("red", "green", "blue")}
-    assert (config.max_batch_size, config.max_queue_delay_s, config.queue_policy(1).max_queue_size) == (16, 0.0025, 7)
+    assert (config.max_batch_size, config.max_queue_delay_s, config.max_queue_size) == (16, 0.0025, 7)
     assert config.batches_requests
 
 
@@ -43,11 +43,27 @@ def test_requests_share_a_batch_only_where_the_config_says_so(tmp_path: Path, ex
 
 
 def test_a_priority_may_have_a_queue_policy_of_its_own(tmp_path: Path) -> None:
-    extra = """dynamic_batching { priority_levels: 2 default_queue_policy { max_queue_size: 7 }
-    priority_queue_policy { key: 2 value { default_timeout_microseconds: 5 } } }"""
+    extra = """dynamic_batching { priority_levels: 4 default_priority_level: 3
+    priority_queue_policy { key: 2 value { default_timeout_microseconds: 5000000 } }
+    priority_queue_policy { key: 3 value { default_timeout_microseconds: 5000000 allow_timeout_override: true } }
+    priority_queue_policy { key: 4 value { default_timeout_microseconds: 5000000 timeout_action: DELAY } } }"""
     config = read_config(write_model(tmp_path, extra=extra))
-    assert config.queue_policy(1).max_queue_size == 7
-    assert config.queue_policy(2).default_timeout_microseconds == 5
+    assert (config.priority_levels, config.default_priority) == (4, 3)
+    assert [config.queue_timeout_s(level, 0) for level in (1, 2, 3, 4)] == [None, 5, 5, None]
+    assert [config.queue_timeout_s(level, 2_000_000) for level in (1, 2, 3, 4)] == [None, 5, 2, None]
+    assert config.queue_timeout_s(3, 9_000_000) == 5
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ("dynamic_batching { priority_levels: 101 }", "priority_levels is 101: must be at most 100"),
+        ("dynamic_batching { priority_levels: 2 default_priority_level: 5 }", "must be at most priority_levels, 2"),
+    ],
+)
+def test_priorities_that_cannot_be(tmp_path: Path, extra: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        read_config(write_model(tmp_path, extra=extra))
 
 
 def test_a_graph_alone_makes_a_config(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ class Repository:
         finally:
             if not self._is_model(name) and not any(entry.served for entry in model.versions.values()):
                 del self.models[name]
-            if not self._problems_of(model):
+            if name not in self.models or not self._problems_of(model):
                 self._blocking.discard(name)
             self._on_change()
         if failed:
@@ -277,13 +277,11 @@ class Repository:
         failed = []
         for version, content in contents.items():
             entry = model.versions.get(version)
-            if (
-                entry is None
-                or (entry.content if again and entry.served else entry.tried) != content
-                or (again and not entry.served)
-            ):
+            if entry and entry.served and entry.content == content:
+                entry.tried, entry.reason = content, ""
+            elif entry is None or again or entry.tried != content:
                 entry = await self._load_version(model, folder, version, content, proto)
-            if entry.state is not State.READY or entry.tried != entry.content:
+            if not entry.served or entry.content != content:
                 failed.append(entry)
         if not failed:
             # Only now: until what is wanted is there, what was there before is better than nothing.

@@ -418,3 +418,28 @@ def test_a_model_to_be_loaded_that_is_not_there(tmp_path: Path) -> None:
     write_model(tmp_path)
     with pytest.raises(StartError, match=r"FOVEA_LOAD_MODELS names cats: .* holds colours"):
         open_repository(tmp_path, wanted=["cats"])
+
+
+async def test_what_is_as_it_was_needs_no_loading(tmp_path: Path, load: Load) -> None:
+    model = write_model(tmp_path)
+    repository = await load()
+    served = repository.resolve("colours", "")
+    graph_before = model / "1" / "model.onnx"
+    shutil.copy2(graph_before, tmp_path / ".before")
+    graph_before.write_bytes(b"not a graph")
+    for _ in range(2):
+        with pytest.raises(InvalidInputError, match="ONNX Runtime cannot load"):
+            await repository.load("colours")
+    shutil.copy2(tmp_path / ".before", graph_before)
+    await repository.load("colours")
+    assert repository.resolve("colours", "") is served
+
+
+async def test_a_model_that_blocked_and_is_gone_blocks_no_more(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path)
+    break_graph(broken := write_model(tmp_path, "broken"))
+    repository = await load()
+    assert len(repository.blocking()) == 1
+    shutil.rmtree(broken)
+    await repository.poll()
+    assert repository.blocking() == []

@@ -443,3 +443,29 @@ async def test_a_model_that_blocked_and_is_gone_blocks_no_more(tmp_path: Path, l
     shutil.rmtree(broken)
     await repository.poll()
     assert repository.blocking() == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        ("instance_group { kind: KIND_GPU }", "kind KIND_GPU, but FOVEA_EXECUTION_PROVIDER is cpu"),
+        ("instance_group { kind: KIND_MODEL }", "kind KIND_MODEL: must be KIND_AUTO, KIND_CPU or KIND_GPU"),
+        ("instance_group { kind: KIND_CPU gpus: [ 0 ] }", "kind KIND_CPU names gpus"),
+        (
+            "optimization { execution_accelerators { cpu_execution_accelerator { name: 'none_such' } } }",
+            "execution accelerator 'none_such': this onnxruntime has .*CPUExecutionProvider only",
+        ),
+    ],
+)
+async def test_where_instances_cannot_run(tmp_path: Path, load: Load, extra: str, reason: str) -> None:
+    write_model(tmp_path, extra=extra)
+    with pytest.raises(UnavailableError, match=reason):
+        (await load()).resolve("", "")
+
+
+async def test_instances_of_any_kind_follow_the_setting(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path, extra="instance_group [ { kind: KIND_AUTO count: 2 }, { kind: KIND_CPU } ]")
+    served = (await load()).resolve("", "")
+    assert [instance.provider for instance in served.instances] == ["CPUExecutionProvider"] * 3
+    shown = [(group.name, group.count) for group in served.config.proto.instance_group]
+    assert shown == [("colours_0", 2), ("colours_1", 1)]

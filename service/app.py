@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 import grpc
@@ -21,7 +22,9 @@ from prometheus_client import start_http_server
 from starlette.types import ASGIApp
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from service.backends.onnx_runtime import available_cores
+from service.backends.engine import Engine
+from service.backends.onnx_runtime import OnnxRuntimeEngine, available_cores
+from service.backends.triton import TritonEngine
 from service.classifier import Classifier
 from service.control import Control
 from service.decoding import Decoder
@@ -29,7 +32,6 @@ from service.errors import StartError
 from service.images import ImageLimits
 from service.inference import Inference
 from service.lifecycle import Lifecycle
-from service.loading import Engine
 from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
 from service.protocol import CONTROL_EXTENSIONS, SHARED_MEMORY_EXTENSION, ServiceInformation
 from service.repository import Repository
@@ -42,6 +44,9 @@ from service.telemetry import Telemetry, log
 
 REFUSE_S = 0.5
 """How long requests are refused before connections are closed, at the stop."""
+CLOSE_S = 2.0
+"""How long sessions may take to end, at the stop, before what they wait for is ended."""
+TRITON_POLL_INTERVAL_S = 1.0
 FLUSH_S = 1.0
 """How long last answers may take to leave, at the stop."""
 
@@ -71,10 +76,12 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         loop.add_signal_handler(number, lifecycle.stopping.set)
 
     image_limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_image_frames)
-    engine = Engine(settings.execution_provider, settings.device_id, settings.max_queue_size)
+    disturbed = asyncio.Event()
+    engine = _engine(settings, on_disturbance=partial(_set_from_thread, disturbed, loop))
     repository = Repository(
         settings.model_repository,
         engine,
+        max_queue_size=settings.max_queue_size,
         default_model=settings.default_model,
         wanted=_wanted(settings),
         on_batch=telemetry.on_batch,
@@ -111,7 +118,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     async with AsyncExitStack() as stack:
         stack.callback(decoder.close)
         stack.callback(memory.close)
-        stack.push_async_callback(repository.close)
+        stack.push_async_callback(_close, repository, engine)
         metrics_address = stack.enter_context(_metrics_server(telemetry, settings))
         grpc_server = await stack.enter_async_context(_grpc_server(*servicers, settings))
         http_server = await stack.enter_async_context(_http_server(application, settings))
@@ -128,14 +135,55 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         gc.freeze()
         on_started(Running(repository, http_server.address, grpc_server.address, metrics_address))
 
-        if settings.model_control_mode == "poll":
-            await _poll(repository, settings.poll_interval_s, lifecycle)
+        if settings.backend == "triton":
+            await _poll(repository, TRITON_POLL_INTERVAL_S, disturbed, lifecycle)
+        elif settings.model_control_mode == "poll":
+            await _poll(repository, settings.poll_interval_s, disturbed, lifecycle)
         await lifecycle.stopping.wait()
         log.info("stopping: requests in flight have up to %g s", settings.grace_period_s)
         await grpc_server.health.enter_graceful_shutdown()
-        await _drain(lifecycle, settings.grace_period_s)
+        if not await _drain(lifecycle, settings.grace_period_s):
+            engine.close()
+            await _drain(lifecycle, FLUSH_S)
         # What is still open is no request: health watches, streams without one.
         await grpc_server.server.stop(FLUSH_S)
+
+
+def _engine(settings: Settings, *, on_disturbance: Callable[[], None]) -> Engine:
+    if settings.backend == "triton":
+        if not settings.triton_address:
+            raise StartError("FOVEA_BACKEND=triton: FOVEA_TRITON_ADDRESS must be set, host and port of Triton's gRPC")
+        if settings.model_control_mode != "none":
+            raise StartError(
+                f"FOVEA_MODEL_CONTROL_MODE={settings.model_control_mode}: with FOVEA_BACKEND=triton it must be none; "
+                "what Triton has loaded is served"
+            )
+        if settings.execution_provider != "cpu":
+            raise StartError(
+                f"FOVEA_EXECUTION_PROVIDER={settings.execution_provider}: with FOVEA_BACKEND=triton it is Triton's to "
+                "decide; leave it unset"
+            )
+        return TritonEngine(
+            settings.triton_address,
+            shared_memory=settings.triton_shared_memory,
+            timeout_s=settings.request_timeout_s,
+            on_disturbance=on_disturbance,
+        )
+    return OnnxRuntimeEngine(settings.execution_provider, device_id=settings.device_id)
+
+
+def _set_from_thread(event: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+    # An engine's last words may come after the loop.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(event.set)
+
+
+async def _close(repository: Repository, engine: Engine) -> None:
+    """An engine that hangs is not waited for: no request is left by now that somebody waits for."""
+    closing = asyncio.create_task(repository.close())
+    await asyncio.wait({closing}, timeout=CLOSE_S)
+    engine.close()
+    await closing
 
 
 def _allowed_extensions(settings: Settings) -> Iterator[str]:
@@ -154,19 +202,25 @@ def _wanted(settings: Settings) -> list[str] | None:
 
 async def _follow_readiness(lifecycle: Lifecycle, servicer: health.aio.HealthServicer, changed: asyncio.Event) -> None:
     """Keep what gRPC tells of health in line with readiness."""
+    told: bool | None = None
     while True:
         changed.clear()
         ready = lifecycle.not_ready is None
-        status = health_pb2.HealthCheckResponse
-        await _set_health(servicer, status.SERVING if ready else status.NOT_SERVING)
+        if ready is not told:
+            status = health_pb2.HealthCheckResponse
+            await _set_health(servicer, status.SERVING if ready else status.NOT_SERVING)
+            told = ready
         await changed.wait()
 
 
-async def _poll(repository: Repository, interval_s: float, lifecycle: Lifecycle) -> None:
-    """Follow the folder until the service stops."""
+async def _poll(repository: Repository, interval_s: float, disturbed: asyncio.Event, lifecycle: Lifecycle) -> None:
+    """Follow the folder and the engine until the service stops; at once where the engine is disturbed."""
     stopped = asyncio.create_task(lifecycle.stopping.wait())
     while True:
-        await asyncio.wait({stopped}, timeout=interval_s)
+        due = asyncio.create_task(disturbed.wait())
+        await asyncio.wait({stopped, due}, timeout=interval_s, return_when=asyncio.FIRST_COMPLETED)
+        due.cancel()
+        disturbed.clear()
         polling = asyncio.create_task(repository.poll())
         await asyncio.wait({stopped, polling}, return_when=asyncio.FIRST_COMPLETED)
         if stopped.done():
@@ -176,8 +230,10 @@ async def _poll(repository: Repository, interval_s: float, lifecycle: Lifecycle)
             log.error("polling failed, and will be tried again: %s", error)
 
 
-async def _drain(lifecycle: Lifecycle, grace_period_s: float) -> None:
-    """Wait for the last answer. Until then connections stay open, and new requests on them are refused.
+async def _drain(lifecycle: Lifecycle, grace_period_s: float) -> bool:
+    """Wait for the last answer; False when it was not there in time.
+
+    Until then connections stay open, and new requests on them are refused.
 
     At least for a moment: a request that gRPC has read and not yet begun when its server stops is
     CANCELLED, which tells its client less than UNAVAILABLE does.
@@ -186,6 +242,8 @@ async def _drain(lifecycle: Lifecycle, grace_period_s: float) -> None:
         async with asyncio.timeout(grace_period_s):
             await asyncio.sleep(REFUSE_S)
             await lifecycle.idle()
+            return True
+    return False
 
 
 async def _unless_stopped(work: object, lifecycle: Lifecycle) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from service.errors import DeadlineExceededError, InferenceError, QueueFullError, UnavailableError
+from service.errors import DeadlineExceededError, FoveaError, InferenceError, QueueFullError, UnavailableError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -69,6 +69,13 @@ class _Entry(Generic[Item, Result]):
         """It has waited for as long as it may; once an instance has it, that no longer counts."""
         if not self.taken and not self.done.done():
             self.done.set_exception(UnavailableError("Request timeout expired"))
+
+
+def _failure(error: Exception) -> FoveaError:
+    """What the failure of a batch is to one of its callers."""
+    if isinstance(error, UnavailableError | DeadlineExceededError):
+        return type(error)(str(error))
+    return InferenceError(f"inference failed: {error}")
 
 
 class DynamicBatcher(Generic[Item, Result]):
@@ -187,7 +194,7 @@ class DynamicBatcher(Generic[Item, Result]):
                 self._on_batch(BatchRecord(rows, 0.0, time.monotonic() - taken, failed=True))
                 for entry in batch:
                     if not entry.done.done():
-                        failure = InferenceError(f"inference failed: {error}")
+                        failure = _failure(error)
                         # Its traceback holds the batch.
                         failure.__cause__ = error.with_traceback(None)
                         entry.done.set_exception(failure)

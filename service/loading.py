@@ -12,13 +12,8 @@ from pathlib import Path
 import numpy as np
 from tritonclient.grpc import model_config_pb2 as pb
 
-from service.backends.onnx_runtime import (
-    OnnxRuntimeInstance,
-    Providers,
-    available_cores,
-    providers_on,
-    require_provider,
-)
+from service.backends.engine import Engine, Session
+from service.backends.instance import Instance
 from service.batching import DynamicBatcher
 from service.errors import ModelError
 from service.golden import check_golden
@@ -29,28 +24,6 @@ from service.statistics import VersionStatistics
 from service.tensors import DTYPES, Array, Tensors, TensorSpec
 
 log = logging.getLogger("fovea.repository")
-
-Kind = pb.ModelInstanceGroup.Kind
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What the service runs models on.
-
-    Args:
-        execution_provider: "cpu" or "cuda".
-        max_queue_size: for models whose config sets none.
-
-    Raises:
-        StartError: this ONNX Runtime does not have the execution provider.
-    """
-
-    execution_provider: str
-    device_id: int
-    max_queue_size: int
-
-    def __post_init__(self) -> None:
-        require_provider(self.execution_provider)
 
 
 @dataclass(frozen=True)
@@ -65,7 +38,7 @@ class OpenedVersion:
     config: ModelConfig
     version: str
     images: ImageContract | NoImagesError
-    instances: Sequence[OnnxRuntimeInstance]
+    instances: Sequence[Instance]
     proven: bool
 
 
@@ -76,7 +49,7 @@ class ServedVersion:
     config: ModelConfig
     version: str
     images: ImageContract | NoImagesError
-    instances: Sequence[OnnxRuntimeInstance]
+    instances: Sequence[Instance]
     batcher: DynamicBatcher[Tensors, Tensors]
     proven: bool
     statistics: VersionStatistics
@@ -132,24 +105,20 @@ def open_version(folder: Path, version: str, proto: pb.ModelConfig, engine: Engi
     """
     completed = pb.ModelConfig()
     completed.CopyFrom(proto)
-    placements = _placements(completed, engine)
-    instances: list[OnnxRuntimeInstance] = []
+    sessions = engine.open(folder, version, completed)
+    instances: list[Instance] = []
     try:
-        path = folder / version / proto.default_model_filename
-        for providers in placements:
-            instances.append(OnnxRuntimeInstance(path, providers))  # noqa: PERF401  # all so far are closed on failure
-        graph = instances[0].graph()
-        config = complete(completed, graph, folder)
+        config = complete(completed, sessions[0].graph, folder)
         images: ImageContract | NoImagesError
         try:
             images = image_contract(config)
         except NoImagesError as reason:
             images = reason.with_traceback(None)
-        fixed = graph.inputs[0].dims[0] if config.max_batch_size and graph.inputs else -1
-        for instance, providers in zip(instances, placements, strict=True):
-            on_gpu = providers[0][0] != "CPUExecutionProvider"
-            sizes = [fixed] if fixed > 0 else _powers_of_two(config.max_batch_size) if on_gpu else []
-            instance.bind(config.inputs, config.outputs, batched=config.max_batch_size > 0, batch_sizes=sizes)
+        for session in sessions:
+            sizes = _batch_sizes(session, config)
+            batched = config.max_batch_size > 0
+            instance = Instance(session, config.inputs, config.outputs, batched=batched, batch_sizes=sizes)
+            instances.append(instance)
             _warm_up(instance, config, images, sizes)
         proven = False
         if isinstance(images, ImageContract):
@@ -159,45 +128,22 @@ def open_version(folder: Path, version: str, proto: pb.ModelConfig, engine: Engi
     except BaseException:
         for instance in instances:
             instance.close()
+        for session in sessions[len(instances) :]:
+            session.close()
         raise
     return OpenedVersion(config, version, images, instances, proven)
 
 
-def _placements(proto: pb.ModelConfig, engine: Engine) -> list[Providers]:
-    """Where each instance runs; the config's instance groups are completed on the way."""
-    on_gpu = engine.execution_provider == "cuda"
-    accelerators = proto.optimization.execution_accelerators
-    if not proto.instance_group:
-        proto.instance_group.add(count=1 if on_gpu else available_cores())
-    placements: list[Providers] = []
-    for number, group in enumerate(proto.instance_group):
-        if group.kind == Kind.Value("KIND_AUTO"):
-            group.kind = Kind.Value("KIND_GPU" if on_gpu else "KIND_CPU")
-        if group.kind == Kind.Value("KIND_MODEL"):
-            raise ModelError("config.pbtxt: instance_group kind KIND_MODEL: must be KIND_AUTO, KIND_CPU or KIND_GPU")
-        group.name = group.name or f"{proto.name}_{number}"
-        group.count = max(1, group.count)
-        if group.kind == Kind.Value("KIND_CPU"):
-            if group.gpus:
-                raise ModelError("config.pbtxt: instance_group kind KIND_CPU names gpus")
-            names = [accelerator.name for accelerator in accelerators.cpu_execution_accelerator]
-            placements += [providers_on("cpu", 0, names)] * group.count
-        elif not on_gpu:
-            raise ModelError(
-                "config.pbtxt: instance_group kind KIND_GPU, but FOVEA_EXECUTION_PROVIDER is cpu: "
-                "must be KIND_CPU or KIND_AUTO, or the service run with cuda"
-            )
-        else:
-            if not group.gpus:
-                group.gpus.append(engine.device_id)
-            names = [accelerator.name for accelerator in accelerators.gpu_execution_accelerator]
-            for gpu in group.gpus:
-                placements += [providers_on("cuda", gpu, names)] * group.count
-    return placements
+def _batch_sizes(session: Session, config: ModelConfig) -> list[int]:
+    """The sizes that a session may see; empty: any."""
+    fixed = session.graph.inputs[0].dims[0] if config.max_batch_size and session.graph.inputs else -1
+    if fixed > 0:
+        return [fixed]
+    return _powers_of_two(config.max_batch_size) if session.slow_at_new_sizes else []
 
 
 def _warm_up(
-    instance: OnnxRuntimeInstance,
+    instance: Instance,
     config: ModelConfig,
     images: ImageContract | NoImagesError,
     batch_sizes: Sequence[int],
@@ -237,7 +183,7 @@ def _zeros(spec: TensorSpec, config: ModelConfig, size: int) -> Array:
     return np.full(shape, zero, DTYPES[spec.datatype])
 
 
-def _check_golden(folder: Path, instance: OnnxRuntimeInstance, images: ImageContract) -> bool:
+def _check_golden(folder: Path, instance: Instance, images: ImageContract) -> bool:
     def infer(pixels: Pixels) -> Array:
         (outputs,) = instance.run([(images.to_input(pixels),)]).results
         return outputs[images.output].reshape(-1)

@@ -15,9 +15,10 @@ from stat import S_ISREG
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from service.backends.engine import Engine
 from service.batching import BatchRecord, DynamicBatcher
 from service.errors import FoveaError, InvalidInputError, ModelError, NotFoundError, StartError, UnavailableError
-from service.loading import Engine, OpenedVersion, ServedVersion, open_version
+from service.loading import OpenedVersion, ServedVersion, open_version
 from service.model_config import read_proto, served_versions
 from service.statistics import VersionStatistics
 from service.tensors import Tensors
@@ -73,6 +74,7 @@ class Repository:
 
     Args:
         folder: `<name>/{config.pbtxt, labels.txt, <version>/model.onnx}`.
+        max_queue_size: rows that may wait, for models whose config does not say.
         default_model: what a request that names no model gets; None: the only model.
         wanted: the models to be loaded at start; None: all.
         on_batch: told model, version and record of every batch.
@@ -88,6 +90,7 @@ class Repository:
         folder: Path,
         engine: Engine,
         *,
+        max_queue_size: int,
         default_model: str | None,
         wanted: Sequence[str] | None = None,
         on_batch: OnBatch,
@@ -97,6 +100,7 @@ class Repository:
     ) -> None:
         self._folder = folder
         self._engine = engine
+        self._max_queue_size = max_queue_size
         self._on_batch = on_batch
         self._on_served = on_served
         self._on_withdrawn = on_withdrawn
@@ -121,6 +125,7 @@ class Repository:
 
         What cannot be served keeps the service from being ready, until it can.
         """
+        await asyncio.to_thread(self._engine.refresh)
         await self._load_each([name for name, model in self.models.items() if model.wanted])
         self._blocking = {model.name for model in self.models.values() if self._problems_of(model)}
         self._on_change()
@@ -151,11 +156,14 @@ class Repository:
             self._unload(name)
 
     async def poll(self) -> None:
-        """Bring what is served in line with the folder. What failed is tried again once its files change."""
+        """Bring what is served in line with the folder and the engine. What failed is tried again once they change."""
+        await asyncio.to_thread(self._engine.refresh)
         present = _model_names(self._folder)
         async with self._changing:
             for name in self.models.keys() - set(present):
                 self._unload(name)
+            for model in self.models.values():
+                self._withdraw_lost(model)
         await self._load_each(present)
 
     async def close(self) -> None:
@@ -273,7 +281,10 @@ class Repository:
         numbers = served_versions(proto, _version_numbers(folder, proto.default_model_filename))
         if not numbers:
             raise ModelError(f"no version folder (1, 2, …) with a {proto.default_model_filename}")
-        contents = {str(number): _content(folder, str(number)) + (override or "") for number in numbers}
+        contents = {
+            str(number): _content(folder, str(number)) + (override or "") + self._engine.lacks(model.name, str(number))
+            for number in numbers
+        }
         failed = []
         for version, content in contents.items():
             entry = model.versions.get(version)
@@ -344,7 +355,7 @@ class Repository:
         batcher = DynamicBatcher[Tensors, Tensors](
             opened.instances,
             max_batch_size=config.max_batch_size if config.batches_requests else 1,
-            max_queue_size=config.max_queue_size or self._engine.max_queue_size,
+            max_queue_size=config.max_queue_size or self._max_queue_size,
             max_queue_delay_s=config.max_queue_delay_s,
             priority_levels=config.priority_levels,
             on_batch=on_batch,
@@ -352,6 +363,15 @@ class Repository:
         return ServedVersion(
             config, opened.version, opened.images, opened.instances, batcher, opened.proven, statistics
         )
+
+    def _withdraw_lost(self, model: ModelEntry) -> None:
+        """Take out of service what the engine no longer has; the service is not ready until it is back."""
+        for entry in model.versions.values():
+            if entry.served and (reason := self._engine.lacks(model.name, entry.version)):
+                log.error("%s version %s: %s", model.name, entry.version, reason)
+                self._withdraw(entry)
+                entry.state, entry.reason = State.UNAVAILABLE, reason
+                self._blocking.add(model.name)
 
     def _withdraw(self, entry: VersionEntry) -> None:
         """Take no more requests; those that it has are answered first."""

@@ -43,6 +43,16 @@ class Settings(BaseSettings):
         False, description="Whether clients may register system shared memory and have tensors in it."
     )
     server_name: str = Field("fovea", description="The server's name in its Open Inference Protocol metadata.")
+    backend: Literal["onnxruntime", "triton"] = Field(
+        "onnxruntime",
+        description="What runs the graphs: ONNX Runtime in this process, or a Triton server with the same repository.",
+    )
+    triton_address: str | None = Field(
+        None, description="Host and port of Triton's gRPC, for the backend triton; it may be asked before it is there."
+    )
+    triton_shared_memory: bool = Field(
+        False, description="Whether tensors go to Triton, on the same host then, in system shared memory."
+    )
     execution_provider: Literal["cpu", "cuda"] = Field(
         "cpu", description="cpu or cuda; where cuda cannot be had the start fails."
     )

@@ -10,7 +10,11 @@ import pytest
 from service.settings import Settings
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
-IN_WORDS = {"model_repository": "the checkout's `model_repository`", "default_model": "unset"}
+IN_WORDS = {
+    "model_repository": "the checkout's `model_repository`",
+    "default_model": "unset",
+    "triton_address": "unset",
+}
 
 
 def documented() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Engines that run a model's graph."""
+"""Engines that run a model's graph: ONNX Runtime in this process, or a Triton server."""
 
 import os
 

@@ -1,20 +1,20 @@
-"""ONNX Runtime, in this process: one session and one thread for each instance."""
+"""ONNX Runtime, in this process: one session for each instance."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from tritonclient.grpc import model_config_pb2 as pb
 
-from service.batching import BatchOutput
-from service.errors import InferenceError, ModelError, StartError
-from service.tensors import Array, Graph, Tensors, TensorSpec
+from service.backends.engine import Session
+from service.errors import ModelError, StartError
+from service.tensors import Array, Graph, TensorSpec
+
+Kind = pb.ModelInstanceGroup.Kind
 
 CGROUP_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
@@ -40,13 +40,14 @@ Providers = list[tuple[str, dict[str, str]]]
 """What ONNX Runtime is to use, the one asked for first, with the options of each."""
 
 
-class OnnxRuntimeInstance:
-    """A session that runs one batch at a time in its own thread.
+class OnnxRuntimeSession:
+    """A session with one thread for its arithmetic.
 
     Args:
         path: an ONNX file.
+
     Raises:
-        ModelError: the file is no graph that ONNX Runtime can load.
+        ModelError: the file is no graph that ONNX Runtime can load, or has tensors that the protocol has no word for.
         StartError: the session fell back to another provider than the one asked for.
     """
 
@@ -64,86 +65,85 @@ class OnnxRuntimeInstance:
         self.provider: str = self._session.get_providers()[0]
         if self.provider != wanted:
             raise StartError(f"{wanted} was asked for, but ONNX Runtime runs {path} on {self.provider}")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="instance")
-
-    def graph(self) -> Graph:
-        """The graph's inputs and outputs.
-
-        Raises:
-            ModelError: one is of a type that the protocol has no word for.
-        """
-        return Graph(
+        # CUDA searches for convolution algorithms at every new size, a CPU does not.
+        self.slow_at_new_sizes = self.provider != "CPUExecutionProvider"
+        self.graph = Graph(
             tuple(_spec(tensor) for tensor in self._session.get_inputs()),
             tuple(_spec(tensor) for tensor in self._session.get_outputs()),
         )
+        self._strings = "BYTES" in {spec.datatype for spec in (*self.graph.inputs, *self.graph.outputs)}
 
-    def bind(
-        self,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        *,
-        batched: bool,
-        batch_sizes: Sequence[int] = (),
-    ) -> None:
-        """Say what items are made of, before the first one is run.
-
-        Args:
-            batched: whether the first axis of every tensor is the batch.
-            batch_sizes: the sizes the session may see, ascending; a batch is padded to the next one. Empty:
-                any. CUDA searches for convolution algorithms at every new size, a CPU does not.
-        """
-        self._input_names = [spec.name for spec in inputs]
-        self._output_names = [spec.name for spec in outputs]
-        self._strings = "BYTES" in {spec.datatype for spec in (*inputs, *outputs)}
-        self._batched = batched
-        self._batch_sizes = batch_sizes
-
-    async def __call__(self, items: Sequence[Tensors]) -> BatchOutput[Tensors]:
-        """Join the items along the batch axis, run them, and take the outputs apart again."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.run, items)
-
-    def run(self, items: Sequence[Tensors]) -> BatchOutput[Tensors]:
-        start = time.perf_counter()
-        if self._batched:
-            rows = [len(item[0]) for item in items]
-            total = sum(rows)
-            padded = next((size for size in self._batch_sizes if size >= total), total)
-            batch = [self._join([item[i] for item in items], total, padded) for i in range(len(self._input_names))]
-        else:
-            (item,) = items
-            batch = list(item)
-        if self._strings:
-            batch = [_decoded(array) for array in batch]
-        assembled = time.perf_counter()
-        outputs = self._session.run(self._output_names, dict(zip(self._input_names, batch, strict=True)))
-        inferred = time.perf_counter()
-        if self._strings:
-            outputs = [_encoded(array) for array in outputs]
-        if self._batched:
-            if any(len(output) != padded for output in outputs):
-                raise InferenceError(f"the graph gives {[len(output) for output in outputs]} rows for {padded}")
-            results, at = [], 0
-            for count in rows:
-                results.append(tuple(output[at : at + count] for output in outputs))
-                at += count
-        else:
-            results = [tuple(outputs)]
-        return BatchOutput(results, assembled - start, inferred - assembled, time.perf_counter() - inferred)
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        if not self._strings:
+            found: list[Array] = self._session.run(outputs, inputs)
+            return found
+        decoded = {name: _decoded(array) for name, array in inputs.items()}
+        return [_encoded(array) for array in self._session.run(outputs, decoded)]
 
     def close(self) -> None:
-        self._thread.shutdown()
+        del self._session
 
-    def _join(self, parts: Sequence[Array], total: int, padded: int) -> Array:
-        first = parts[0]
-        if len(parts) == 1 and padded == total:
-            return first
-        joined = np.empty((padded, *first.shape[1:]), first.dtype)
-        at = 0
-        for part in parts:
-            joined[at : at + len(part)] = part
-            at += len(part)
-        joined[total:] = b"" if first.dtype == np.object_ else 0
-        return joined
+
+class OnnxRuntimeEngine:
+    """ONNX Runtime in this process.
+
+    Args:
+        execution_provider: "cpu" or "cuda".
+
+    Raises:
+        StartError: this installation of ONNX Runtime does not have the execution provider.
+    """
+
+    def __init__(self, execution_provider: str, *, device_id: int) -> None:
+        _require_provider(execution_provider)
+        self._on_gpu = execution_provider == "cuda"
+        self._device_id = device_id
+
+    def open(self, folder: Path, version: str, config: pb.ModelConfig) -> list[Session]:
+        path = folder / version / config.default_model_filename
+        return [OnnxRuntimeSession(path, providers) for providers in self._placements(config)]
+
+    def refresh(self) -> None:
+        """Nothing: what it has does not change."""
+
+    def lacks(self, model: str, version: str) -> str:
+        return ""
+
+    def close(self) -> None:
+        """Nothing: sessions hold all that there is."""
+
+    def _placements(self, config: pb.ModelConfig) -> list[Providers]:
+        """Where each instance runs; the config's instance groups are completed on the way."""
+        accelerators = config.optimization.execution_accelerators
+        if not config.instance_group:
+            config.instance_group.add(count=1 if self._on_gpu else available_cores())
+        placements: list[Providers] = []
+        for number, group in enumerate(config.instance_group):
+            if group.kind == Kind.Value("KIND_AUTO"):
+                group.kind = Kind.Value("KIND_GPU" if self._on_gpu else "KIND_CPU")
+            if group.kind == Kind.Value("KIND_MODEL"):
+                raise ModelError(
+                    "config.pbtxt: instance_group kind KIND_MODEL: must be KIND_AUTO, KIND_CPU or KIND_GPU"
+                )
+            group.name = group.name or f"{config.name}_{number}"
+            group.count = max(1, group.count)
+            if group.kind == Kind.Value("KIND_CPU"):
+                if group.gpus:
+                    raise ModelError("config.pbtxt: instance_group kind KIND_CPU names gpus")
+                names = [accelerator.name for accelerator in accelerators.cpu_execution_accelerator]
+                placements += [_providers_on("cpu", 0, names)] * group.count
+            elif not self._on_gpu:
+                raise ModelError(
+                    "config.pbtxt: instance_group kind KIND_GPU, but FOVEA_EXECUTION_PROVIDER is cpu: "
+                    "must be KIND_CPU or KIND_AUTO, or the service run with cuda"
+                )
+            else:
+                if not group.gpus:
+                    group.gpus.append(self._device_id)
+                names = [accelerator.name for accelerator in accelerators.gpu_execution_accelerator]
+                for gpu in group.gpus:
+                    placements += [_providers_on("cuda", gpu, names)] * group.count
+        return placements
 
 
 def _spec(tensor: ort.NodeArg) -> TensorSpec:
@@ -167,7 +167,7 @@ def _encoded(array: Array) -> Array:
     return np.array([str(element).encode() for element in array.ravel()], np.object_).reshape(array.shape)
 
 
-def require_provider(execution_provider: str) -> None:
+def _require_provider(execution_provider: str) -> None:
     """Make `cpu` or `cuda` ready to be used.
 
     Raises:
@@ -185,7 +185,7 @@ def require_provider(execution_provider: str) -> None:
         )
 
 
-def providers_on(execution_provider: str, device_id: int, accelerators: Sequence[str]) -> Providers:
+def _providers_on(execution_provider: str, device_id: int, accelerators: Sequence[str]) -> Providers:
     """The providers of a session on `cpu` or `cuda`, with the accelerators that its model asks for.
 
     Raises:

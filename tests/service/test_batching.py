@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from service.batching import BatchOutput, BatchRecord, Completed, DynamicBatcher
-from service.errors import DeadlineExceededError, InferenceError, UnavailableError
+from service.errors import DeadlineExceededError, FoveaError, InferenceError, UnavailableError
 
 SOON_S = 10.0
 """For what must happen: never waited for in full."""
@@ -309,6 +309,17 @@ async def test_an_exception_reaches_exactly_its_batch(bench: Bench) -> None:
     instance.finish()
     assert await results(later) == [6, 8]
     assert [record.failed for record in bench.records] == [True, False]
+
+
+@pytest.mark.parametrize("kind", [UnavailableError, DeadlineExceededError])
+async def test_an_engine_that_is_away_or_late_is_no_failed_inference(bench: Bench, kind: type[FoveaError]) -> None:
+    instance = Instance()
+    instance.failure = kind("the engine is away")
+    instance.finish()
+    one, two = await asyncio.gather(*call(bench.batcher(instance), 1, 2), return_exceptions=True)
+    assert [type(one), type(two)] == [kind, kind]
+    assert str(one) == str(two) == "the engine is away"
+    assert one is not two
 
 
 async def test_each_caller_of_a_failed_batch_gets_an_exception_of_its_own(bench: Bench) -> None:

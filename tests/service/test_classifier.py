@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.backends.onnx_runtime import OnnxRuntimeEngine
 from service.classifier import Classification, Classifier, rank
 from service.decoding import Decoder
 from service.errors import (
@@ -23,7 +24,6 @@ from service.errors import (
     UnavailableError,
 )
 from service.images import ImageLimits
-from service.loading import Engine
 from service.repository import Repository
 from tests.repositories import picture, write_model
 from tests.service.pictures import encode, scene
@@ -40,7 +40,8 @@ async def classifier(tmp_path: Path) -> AsyncIterator[Classifier]:
     write_model(tmp_path)
     repository = Repository(
         tmp_path,
-        Engine("cpu", device_id=0, max_queue_size=100),
+        OnnxRuntimeEngine("cpu", device_id=0),
+        max_queue_size=100,
         default_model=None,
         on_batch=lambda model, version, record: None,
     )

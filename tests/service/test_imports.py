@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "statistics": {"batching"},
     "class_strings": {"errors", "tensors"},
     "protocol": {"errors", "loading", "repository", "statistics", "tensors"},
-    "backends": {"batching", "errors", "tensors"},
+    "backends": {"backends", "batching", "errors", "tensors"},
     "loading": {
         "backends",
         "batching",
@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "statistics",
         "tensors",
     },
-    "repository": {"batching", "errors", "loading", "model_config", "statistics", "tensors"},
+    "repository": {"backends", "batching", "errors", "loading", "model_config", "statistics", "tensors"},
     "decoding": {"errors", "image_contract", "images", "tensors"},
     "inference": {
         "batching",
@@ -72,11 +72,13 @@ ONLY_IN: dict[str, set[str]] = {
     "starlette": {"rest", "app"},
     "uvicorn": {"app"},
     "uvloop": {"__main__"},
-    "grpc": {"rpc", "client", "app", "errors", "pb"},
+    "grpc": {"backends", "rpc", "client", "app", "errors", "pb"},
     "prometheus_client": {"telemetry", "app"},
     "pydantic": {"settings", "rest", "__main__"},
     "pydantic_settings": {"settings", "__main__"},
-    "tritonclient": {"app", "image_contract", "inference", "loading", "model_config", "protocol", "repository", "rpc"},
+    "tritonclient": {
+        *("app", "backends", "image_contract", "inference", "loading", "model_config", "protocol", "repository", "rpc"),
+    },
     "tqdm": {"client"},
 }
 """Libraries that have one place, or few."""

@@ -12,11 +12,11 @@ import onnx
 import pytest
 
 import service.repository
-from service.backends.onnx_runtime import available_cores
+from service.backends.onnx_runtime import OnnxRuntimeEngine, available_cores
 from service.batching import BatchRecord
 from service.errors import FoveaError, InvalidInputError, NotFoundError, StartError, UnavailableError
 from service.image_contract import ImageContract
-from service.loading import Engine, OpenedVersion, open_version
+from service.loading import OpenedVersion, open_version
 from service.repository import Repository, State
 from service.tensors import Tensors
 from tests.repositories import LABELS, graph, write_model
@@ -42,8 +42,12 @@ async def load(tmp_path: Path) -> AsyncIterator[Load]:
 
 
 def open_repository(folder: Path, **options: Any) -> Repository:
-    engine = Engine(options.pop("execution_provider", "cpu"), device_id=0, max_queue_size=100)
-    given: dict[str, Any] = {"default_model": None, "on_batch": lambda model, version, record: None}
+    engine = OnnxRuntimeEngine(options.pop("execution_provider", "cpu"), device_id=0)
+    given: dict[str, Any] = {
+        "max_queue_size": 100,
+        "default_model": None,
+        "on_batch": lambda model, version, record: None,
+    }
     return Repository(folder, engine, **(given | options))
 
 

@@ -29,6 +29,7 @@ LOG_TAIL_CHARACTERS = 8000
 class RunningTriton:
     """A server whose models are loaded."""
 
+    pid: int
     http: str
     grpc: str
     metrics: str
@@ -37,19 +38,21 @@ class RunningTriton:
 
 @contextmanager
 def running(
-    repository: Path, *, explicit_control: bool = False, options: Sequence[str] = ()
+    repository: Path, *, explicit_control: bool = False, grpc_port: int = 0, options: Sequence[str] = ()
 ) -> Iterator[RunningTriton]:
     """A server from its readiness on, with every model of the repository loaded.
 
     Args:
         explicit_control: whether models can be loaded and unloaded by request.
+        grpc_port: 0: a free one.
     """
     # Triton's interpreter imports a module named `model`, which must not be the checkout's.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         log = folder / "log"
         prefix = f"triton_{folder.name}"
-        ports = _free_ports(3)
+        ports = free_ports(3)
+        ports[1] = grpc_port or ports[1]
         with log.open("w") as output:
             process = subprocess.Popen(
                 _command(repository, _backends(folder), ports, explicit_control, prefix, options),
@@ -60,7 +63,7 @@ def running(
                 start_new_session=True,
             )
         http, grpc, metrics = (f"127.0.0.1:{port}" for port in ports)
-        triton = RunningTriton(f"http://{http}", grpc, f"http://{metrics}/metrics", log)
+        triton = RunningTriton(process.pid, f"http://{http}", grpc, f"http://{metrics}/metrics", log)
         try:
             _wait_until_ready(process, triton)
             yield triton
@@ -114,7 +117,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]

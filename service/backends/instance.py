@@ -1,0 +1,90 @@
+"""An instance: a session and the thread that it runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from service.backends.engine import Session
+from service.batching import BatchOutput
+from service.errors import InferenceError
+from service.tensors import Array, Tensors, TensorSpec
+
+
+class Instance:
+    """Makes a batch of items, runs it in its own thread, and takes it apart again.
+
+    Args:
+        inputs, outputs: what items are made of.
+        batched: whether the first axis of every tensor is the batch.
+        batch_sizes: the sizes the session may see, ascending; a batch is padded to the next one. Empty: any.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        batched: bool,
+        batch_sizes: Sequence[int] = (),
+    ) -> None:
+        self._session = session
+        self._input_names = [spec.name for spec in inputs]
+        self._output_names = [spec.name for spec in outputs]
+        self._batched = batched
+        self._batch_sizes = batch_sizes
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="instance")
+
+    @property
+    def provider(self) -> str:
+        return self._session.provider
+
+    async def __call__(self, items: Sequence[Tensors]) -> BatchOutput[Tensors]:
+        """Join the items along the batch axis, run them, and take the outputs apart again."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.run, items)
+
+    def run(self, items: Sequence[Tensors]) -> BatchOutput[Tensors]:
+        start = time.perf_counter()
+        if self._batched:
+            rows = [len(item[0]) for item in items]
+            total = sum(rows)
+            padded = next((size for size in self._batch_sizes if size >= total), total)
+            batch = [self._join([item[i] for item in items], total, padded) for i in range(len(self._input_names))]
+        else:
+            (item,) = items
+            batch = list(item)
+        assembled = time.perf_counter()
+        outputs = self._session.run(dict(zip(self._input_names, batch, strict=True)), self._output_names)
+        inferred = time.perf_counter()
+        if self._batched:
+            if any(len(output) != padded for output in outputs):
+                raise InferenceError(f"the graph gives {[len(output) for output in outputs]} rows for {padded}")
+            results, at = [], 0
+            for count in rows:
+                results.append(tuple(output[at : at + count] for output in outputs))
+                at += count
+        else:
+            results = [tuple(outputs)]
+        return BatchOutput(results, assembled - start, inferred - assembled, time.perf_counter() - inferred)
+
+    def close(self) -> None:
+        """End the thread and the session, once the batch that is being run has ended."""
+        self._thread.shutdown()
+        self._session.close()
+
+    def _join(self, parts: Sequence[Array], total: int, padded: int) -> Array:
+        first = parts[0]
+        if len(parts) == 1 and padded == total:
+            return first
+        joined = np.empty((padded, *first.shape[1:]), first.dtype)
+        at = 0
+        for part in parts:
+            joined[at : at + len(part)] = part
+            at += len(part)
+        joined[total:] = b"" if first.dtype == np.object_ else 0
+        return joined

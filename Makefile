@@ -22,6 +22,7 @@ lint: .venv/test .venv/lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/buf lint
 
 loadtest: .venv/loadtest
 	$(BIN)/python -m loadtests

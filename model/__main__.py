@@ -9,18 +9,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 
 import torch
 
-from model.data import DataError, Dataset, hold_out, load
+from model.data import SPLITS, DataError, Dataset, hold_out, load
 from model.evaluate import predict, predict_onnx, report, table
 from model.export import ExportError, export
 from model.nets import NETS
-from model.repository import RepositoryError, read_signature
+from model.quantize import PRECISIONS, QuantizeError, quantize
+from model.repository import RepositoryError, newest_version, read_signature
 from model.run import RECIPES, Recipe, RunError, load_run, read_info
 from model.train import train
 
-CHOSEN = ("epochs", "averaged_epochs", "batch_size", "seed", "cutout")
+CHOSEN = ("epochs", "averaged_epochs", "batch_size", "seed", "cutout", "cutmix")
 """Those parts of a recipe that have a flag."""
 
 
@@ -30,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.command = shlex.join(["python", "-m", "model", *arguments])
     try:
         options.run_command(options)
-    except (DataError, RunError, RepositoryError, ExportError, OSError) as error:
+    except (DataError, RunError, RepositoryError, ExportError, QuantizeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
@@ -49,16 +51,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and the metrics")
     command.add_argument("--resume", action="store_true", help="continue the run in that folder, as it was started")
     command.add_argument("--net", choices=sorted(NETS), help="default: fastcnn")
-    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 32)")
+    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 56)")
     command.add_argument(
         "--averaged-epochs",
         type=_at_least(0),
-        help="epochs after those, whose weights are averaged; default: the recipe's (fastcnn 10), 0 with --epochs",
+        help="epochs after those, whose weights are averaged; default: the recipe's (fastcnn 8), 0 with --epochs",
     )
     command.add_argument("--batch-size", type=_at_least(2), help="default: the recipe's (lenet 128, fastcnn 1000)")
     command.add_argument("--seed", type=_at_least(0), help="default: 0")
     command.add_argument(
         "--cutout", type=_at_least(0), help="side in pixels of the square cut out; default: the recipe's"
+    )
+    command.add_argument(
+        "--cutmix", type=_share, help="share of images that get a part of another one; default: the recipe's"
     )
     # Below 10 pixels, pooling leaves the networks nothing.
     command.add_argument("--image-size", type=_at_least(10), help="height and width in pixels, default: 32")
@@ -86,7 +91,30 @@ def _parser() -> argparse.ArgumentParser:
         "--golden", type=Path, metavar="PHOTO", help="a JPEG for the golden sample; default: a drawing"
     )
     command.set_defaults(run_command=_export)
+
+    command = commands.add_parser("quantize", help="publish a smaller variant of an exported model, beside it")
+    command.add_argument("model", type=Path, help="the model's folder, <repository>/<name>")
+    command.add_argument(
+        "--precision", choices=sorted(PRECISIONS), required=True, help="int8 for CPUs, float16 for GPUs"
+    )
+    command.add_argument("--version", type=_at_least(1), help="of the model; default: the newest")
+    command.add_argument("--name", help="the variant's; default: <name>_<precision>")
+    command.add_argument(
+        "--data", help=f"{data}: to calibrate int8 and compare on the training split, and measure on the test split"
+    )
+    command.add_argument(
+        "--calibration-images", type=_at_least(1), default=1000, help="of the training split, default: %(default)s"
+    )
+    command.add_argument("--seed", type=_at_least(0), default=0, help="that draws them, default: %(default)s")
+    command.set_defaults(run_command=_quantize)
     return parser
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: must be from 0 to 1")
+    return value
 
 
 def _at_least(minimum: int) -> Callable[[str], int]:
@@ -208,6 +236,55 @@ def _export(options: argparse.Namespace) -> None:
         print(f"accuracy: {done.tested.accuracy:.4f} on {done.tested.images} images (test split of {options.data})")
     print(f"written: {done.folder}, model.onnx of {done.model_bytes / 1e6:.1f} MB")
     print(f"next: {shlex.join(['fovea', 'serve', '--model-repository', str(options.repository)])}")
+
+
+def _quantize(options: argparse.Namespace) -> None:
+    entry = options.model
+    version = options.version or newest_version(entry)
+    if version is None:
+        raise RepositoryError(f"{entry}: holds no version of a model")
+    source = entry / str(version)
+    train = test = None
+    if options.data:
+        signature = read_signature(source / "model.onnx")
+        train = _load_labelled(options.data, "train", signature.classes, signature.image_size)
+        if _has_test_split(options.data):
+            test = _load_labelled(options.data, "test", signature.classes, signature.image_size)
+    made = quantize(
+        source,
+        options.name or f"{entry.name}_{options.precision}",
+        options.precision,
+        command=options.command,
+        train=train,
+        test=test,
+        data=options.data,
+        calibration_images=options.calibration_images,
+        seed=options.seed,
+    )
+    comparison, bounds = made.comparison, PRECISIONS[options.precision]
+    print(
+        f"against float32: relative error {comparison.error:.4f} (allowed: {bounds.error}), same top-1 on "
+        f"{comparison.agreement:.4f} (at least: {bounds.agreement}) of {comparison.images} images"
+    )
+    if made.tested and made.float32_tested:
+        print(
+            f"accuracy: {made.tested.accuracy:.4f}, float32 {made.float32_tested.accuracy:.4f}, "
+            f"on {made.tested.images} images (test split of {options.data})"
+        )
+    for size, speed in made.speeds.items():
+        print(
+            f"speed at batch size {size}: {speed.variant:.0f} images/s on one thread, "
+            f"{median(speed.ratios):.2f} ({min(speed.ratios):.2f} to {max(speed.ratios):.2f}) times float32's"
+        )
+    sizes = f"{made.model_bytes / 1e6:.1f} MB, float32's is {made.float32_bytes / 1e6:.1f} MB"
+    print(f"written: {made.folder}, model.onnx of {sizes}")
+
+
+def _has_test_split(data: str) -> bool:
+    """Only an image folder may lack one."""
+    root = Path(data)
+    is_image_folder = any((root / name).is_dir() for name in SPLITS["train"])
+    return not is_image_folder or any((root / name).is_dir() for name in SPLITS["test"])
 
 
 def _load_labelled(data: str, split: str, classes: tuple[str, ...], image_size: int) -> Dataset:

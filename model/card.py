@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from model.evaluate import Report
@@ -35,15 +36,17 @@ def card_section(run: Run, *, tested: Report | None, test_data: str | None, comm
         "Seed": recipe.pop("seed"),
         "Recipe": ", ".join(f"{key} {value}" for key, value in recipe.items()),
     }
-    parts = [
-        _table(["", ""], [[key, str(value)] for key, value in facts.items()]),
-        f"```sh\n{info['command']}\n{command}\n```",
-    ]
-    if metrics:
-        parts.append(_table(list(metrics[-1]), [[str(value) for value in line.values()] for line in metrics]))
-    return "\n\n".join(parts) + "\n"
+    curve = [table(list(metrics[-1]), [[str(value) for value in line.values()] for line in metrics])] if metrics else []
+    return section(facts, [info["command"], command], *curve)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def section(facts: Mapping[str, object], commands: Sequence[str], *tables: str) -> str:
+    """Facts, the commands that led to them, and tables of figures."""
+    lines = "\n".join(commands)
+    rows = [[key, str(value)] for key, value in facts.items()]
+    return "\n\n".join([table(["", ""], rows), f"```sh\n{lines}\n```", *tables]) + "\n"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

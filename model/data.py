@@ -244,5 +244,28 @@ def augment(images: Tensor, flip: Tensor, *, shift: int, cutout: int, generator:
     return images
 
 
+def cutmix(images: Tensor, probability: float, *, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Paste a rectangle of another image of the batch into each one, with some probability (Yun et al. 2019).
+
+    Args:
+        images: (N, H, W, C) uint8.
+        generator: a CPU generator, so that a seed gives the same batch on every device.
+
+    Returns:
+        (N, H, W, C) uint8; the (N,) indices of the images that were pasted from; the (N,) shares, 0 to 1, of each image
+        that are still its own, which its label counts for, where the other's counts for the rest.
+    """
+    count, height, width, _ = images.shape
+    device = images.device
+    partner = torch.randperm(count, generator=generator).to(device)
+    area, chance, middle_y, middle_x = torch.rand(4, count, 1, generator=generator).to(device)
+    half = area.sqrt() / 2 * (chance < probability)
+    rows = (torch.arange(height, device=device) + 0.5) / height
+    columns = (torch.arange(width, device=device) + 0.5) / width
+    inside_y, inside_x = (rows - middle_y).abs() < half, (columns - middle_x).abs() < half
+    pasted = inside_y[:, :, None] & inside_x[:, None, :]
+    return torch.where(pasted[..., None], images[partner], images), partner, 1 - pasted.float().mean((1, 2))
+
+
 def _reflect(index: Tensor, length: int) -> Tensor:
     return (length - 1) - ((length - 1) - index.abs()).abs()

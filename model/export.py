@@ -20,7 +20,7 @@ from torch import nn
 from model.card import card_section
 from model.data import Dataset
 from model.evaluate import Report, predict, predict_onnx, report
-from model.golden import LOGIT_TOLERANCE, PIXEL_TOLERANCE, draw_photo
+from model.golden import draw_photo, golden_arrays
 from model.images import Pixels, read_pixels
 from model.repository import Signature, next_version, publish
 from model.run import Run
@@ -91,7 +91,8 @@ def export(
             )
     tested = report(predict_onnx(model, test.images), test.labels, test.classes) if test else None
 
-    files = {"model.onnx": model, "golden.jpg": photo_bytes, "golden.npz": _golden(model, pixels)}
+    golden = golden_arrays(pixels, predict_onnx(model, pixels[None])[0])
+    files = {"model.onnx": model, "golden.jpg": photo_bytes, "golden.npz": golden}
     card = card_section(run, tested=tested, test_data=test_data, command=command)
     return Export(publish(repository, name, version, signature, files, card), len(model), errors, tested)
 
@@ -139,18 +140,6 @@ def parity(run: Run, model: bytes, pixels: Pixels) -> dict[int, float]:
             raise ExportError(f"the exported model returns {found.shape}, PyTorch {expected.shape}")
         errors[batch_size] = float(np.abs(found - expected).max() / np.abs(expected).max())
     return errors
-
-
-def _golden(model: bytes, pixels: Pixels) -> bytes:
-    file = io.BytesIO()
-    np.savez(
-        file,
-        pixels=pixels,
-        logits=predict_onnx(model, pixels[None])[0],
-        pixel_tolerance=np.int64(PIXEL_TOLERANCE),
-        logit_tolerance=np.float64(LOGIT_TOLERANCE),
-    )
-    return file.getvalue()
 
 
 def _read_jpeg(path: Path) -> bytes:

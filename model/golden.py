@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw
+
+from model.images import Pixels
 
 PIXEL_TOLERANCE = 1
 """Largest allowed difference of a pixel, in levels of 0 to 255: decoders round differently."""
@@ -42,4 +45,17 @@ def draw_photo(image_size: int) -> bytes:
     exif[ORIENTATION_TAG] = 6
     file = io.BytesIO()
     image.save(file, "JPEG", quality=92, exif=exif)
+    return file.getvalue()
+
+
+def golden_arrays(pixels: Pixels, logits: npt.NDArray[np.float32], logit_tolerance: float = LOGIT_TOLERANCE) -> bytes:
+    """The content of `golden.npz`: what training made of the photo, and how far a server may be from it."""
+    file = io.BytesIO()
+    np.savez(
+        file,
+        pixels=pixels,
+        logits=logits,
+        pixel_tolerance=np.int64(PIXEL_TOLERANCE),
+        logit_tolerance=np.float64(logit_tolerance),
+    )
     return file.getvalue()

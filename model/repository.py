@@ -118,16 +118,26 @@ def next_version(repository: Path, name: str, signature: Signature) -> int:
     entry = repository / name
     if not entry.exists():
         return 1
-    versions = [int(path.name) for path in entry.iterdir() if re.fullmatch(r"[1-9][0-9]*", path.name)]
-    if not versions:
+    newest = newest_version(entry)
+    if newest is None:
         raise RepositoryError(f"{entry}: exists, but holds no version of a model; use another name")
-    published = read_signature(entry / str(max(versions)) / "model.onnx")
+    published = read_signature(entry / str(newest) / "model.onnx")
     if published != signature:
         raise RepositoryError(
             f"{entry}: holds a model of {_describe(published)}, this one is of {_describe(signature)}: "
             "publish it under another name"
         )
-    return max(versions) + 1
+    return newest + 1
+
+
+def newest_version(entry: Path) -> int | None:
+    """The highest version of the model in a repository's folder; None where that holds none.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    versions = [int(path.name) for path in entry.iterdir() if re.fullmatch(r"[1-9][0-9]*", path.name)]
+    return max(versions, default=None)
 
 
 def publish(

@@ -38,11 +38,12 @@ class Recipe:
     flip: bool
     shift: int
     cutout: int
+    cutmix: float
 
 
 RECIPES = {
-    "lenet": Recipe("lenet", 20, 0, 0, 128, 0.03, None, 0.9, 0.0, flip=True, shift=2, cutout=0),
-    "fastcnn": Recipe("fastcnn", 32, 10, 0, 1000, 0.5, 0.17, 0.7, 0.2, flip=True, shift=2, cutout=12),
+    "lenet": Recipe("lenet", 20, 0, 0, 128, 0.03, None, 0.9, 0.0, flip=True, shift=2, cutout=0, cutmix=0.0),
+    "fastcnn": Recipe("fastcnn", 56, 8, 0, 1000, 0.5, 0.17, 0.7, 0.1, flip=True, shift=2, cutout=0, cutmix=0.5),
 }
 
 

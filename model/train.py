@@ -25,7 +25,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
-from model.data import Dataset, augment
+from model.data import Dataset, augment, cutmix
 from model.evaluate import accuracy, predict
 from model.nets import FastCNN, Preprocess, build
 from model.optimizers import Muon
@@ -128,11 +128,22 @@ def train(
                         generator=_generator(recipe.seed, "augmentation", step),
                     )
                     target = labels[chosen.to(device)]
+                    pixels, partner, own = cutmix(
+                        pixels, recipe.cutmix, generator=_generator(recipe.seed, "cutmix", step)
+                    )
                     for group, lr in zip(groups, learning_rates, strict=True):
                         group["lr"] = lr * (1 - step / decay_steps if step < decay_steps else AVERAGED_LR)
                     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision):
                         logits = net(preprocess(pixels))
-                        loss = functional.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
+                        losses = torch.stack(
+                            [
+                                functional.cross_entropy(
+                                    logits.float(), label, label_smoothing=recipe.label_smoothing, reduction="none"
+                                )
+                                for label in (target, target[partner])
+                            ]
+                        )
+                        loss = (own * losses[0] + (1 - own) * losses[1]).mean()
                     net.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     for optimizer in optimizers:

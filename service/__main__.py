@@ -61,12 +61,10 @@ def _serve(arguments: list[str]) -> int:
 
     from service.announcement import announcement
     from service.app import Running, run
-    from service.telemetry import configure_logging
 
     def announce(running: Running) -> None:
         print(announcement(running, settings), flush=True)
 
-    configure_logging(settings.log_format, settings.log_level)
     try:
         uvloop.run(run(settings, announce))
     except StartError as error:

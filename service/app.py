@@ -27,20 +27,31 @@ from service.backends.onnx_runtime import OnnxRuntimeEngine, available_cores
 from service.backends.triton import TritonEngine
 from service.classifier import Classifier
 from service.control import Control
+from service.cuda_memory import CudaRuntime
 from service.decoding import Decoder
 from service.errors import StartError
 from service.images import ImageLimits
 from service.inference import Inference
 from service.lifecycle import Lifecycle
+from service.log_settings import LogSettings
 from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
-from service.protocol import CONTROL_EXTENSIONS, SHARED_MEMORY_EXTENSION, ServiceInformation
+from service.protocol import (
+    CONTROL_EXTENSIONS,
+    CUDA_SHARED_MEMORY_EXTENSION,
+    LOG_AND_TRACE_EXTENSIONS,
+    SYSTEM_SHARED_MEMORY_EXTENSION,
+    ServiceInformation,
+)
 from service.repository import Repository
 from service.rest.application import create_http_application
+from service.rest.connection import HttpConnection
 from service.rpc.classifier import ClassifierServicer
 from service.rpc.inference import InferenceServicer
 from service.settings import Settings
 from service.shared_memory import SharedMemory
 from service.telemetry import Telemetry, log
+from service.trace_settings import TraceSettings
+from service.tracing import Tracing
 
 REFUSE_S = 0.5
 """How long requests are refused before connections are closed, at the stop."""
@@ -70,7 +81,10 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     Raises:
         StartError: a port is taken, the execution provider or the model repository is not there.
     """
-    lifecycle, telemetry, readiness_changed = Lifecycle(), Telemetry(), asyncio.Event()
+    changes_allowed = settings.log_and_trace_changes
+    log_settings = LogSettings(settings.log_format, settings.log_level, changes_allowed=changes_allowed)
+    tracing = Tracing(settings.trace_file)
+    lifecycle, telemetry, readiness_changed = Lifecycle(), Telemetry(tracing), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lifecycle.stopping.set)
@@ -93,7 +107,10 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     classifier = Classifier(repository, decoder, max_images=settings.max_images_per_request)
     inference = Inference(repository, decoder)
     control = Control(repository, allowed=settings.model_control_mode == "explicit")
-    memory = SharedMemory(allowed=settings.system_shared_memory)
+    memory = SharedMemory(
+        system=settings.system_shared_memory, cuda=CudaRuntime() if settings.cuda_shared_memory else None
+    )
+    trace_settings = TraceSettings(tracing, repository, changes_allowed=changes_allowed)
     information = ServiceInformation(repository, name=settings.server_name, allowed=_allowed_extensions(settings))
     application = create_http_application(
         classifier,
@@ -102,6 +119,8 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         information,
         control,
         memory,
+        log_settings,
+        trace_settings,
         telemetry,
         lifecycle,
         version=version("fovea"),
@@ -112,10 +131,21 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     timeout_s = settings.request_timeout_s
     servicers = (
         ClassifierServicer(classifier, repository, telemetry, lifecycle, request_timeout_s=timeout_s),
-        InferenceServicer(inference, information, control, memory, telemetry, lifecycle, request_timeout_s=timeout_s),
+        InferenceServicer(
+            inference,
+            information,
+            control,
+            memory,
+            log_settings,
+            trace_settings,
+            telemetry,
+            lifecycle,
+            request_timeout_s=timeout_s,
+        ),
     )
 
     async with AsyncExitStack() as stack:
+        stack.callback(tracing.close)
         stack.callback(decoder.close)
         stack.callback(memory.close)
         stack.push_async_callback(_close, repository, engine)
@@ -190,7 +220,11 @@ def _allowed_extensions(settings: Settings) -> Iterator[str]:
     if settings.model_control_mode == "explicit":
         yield from CONTROL_EXTENSIONS
     if settings.system_shared_memory:
-        yield SHARED_MEMORY_EXTENSION
+        yield SYSTEM_SHARED_MEMORY_EXTENSION
+    if settings.cuda_shared_memory:
+        yield CUDA_SHARED_MEMORY_EXTENSION
+    if settings.log_and_trace_changes:
+        yield from LOG_AND_TRACE_EXTENSIONS
 
 
 def _wanted(settings: Settings) -> list[str] | None:
@@ -288,6 +322,10 @@ async def _grpc_server(
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", settings.max_request_bytes),
             ("grpc.max_send_message_length", -1),
+            # What one client may hold: calls that it has begun, a connection without one, a connection not yet made.
+            ("grpc.max_concurrent_streams", 1000),
+            ("grpc.max_connection_idle_ms", 10 * 60 * 1000),
+            ("grpc.server_handshake_timeout_ms", 20 * 1000),
         ]
     )
     health_servicer = health.aio.HealthServicer()
@@ -333,7 +371,8 @@ async def _http_server(application: ASGIApp, settings: Settings) -> AsyncIterato
         raise _cannot_listen("http", settings.host, settings.http_port, error) from error
     config = uvicorn.Config(
         application,
-        http="httptools",
+        http=HttpConnection,
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -15,7 +15,7 @@ def class_strings(values: Array, spec: TensorSpec, labels: Sequence[str], count:
 
     Args:
         values: (N, …) where `batched`, else (…); everything but the batch axis is one list of classes.
-        labels: by index; a class beyond them has none, and its string ends with the index.
+        labels: by index; a class beyond them, or of an empty one, has none, and its string ends with the index.
 
     Returns:
         (N, K) or (K,) of bytes, K the smaller of `count` and the number of classes.
@@ -30,7 +30,7 @@ def class_strings(values: Array, spec: TensorSpec, labels: Sequence[str], count:
     strings = np.empty((len(rows), min(count, rows.shape[1])), np.object_)
     for at, row in enumerate(rows):
         for place, index in enumerate(_descending(row)[: strings.shape[1]].tolist()):
-            parts = [form.format(row[index].item()), str(index), *labels[index : index + 1]]
+            parts = [form.format(row[index].item()), str(index), *filter(None, labels[index : index + 1])]
             strings[at, place] = ":".join(parts).encode()
     return strings if batched else strings[0]
 

@@ -18,7 +18,7 @@ from service.errors import (
     TooLargeError,
 )
 from service.image_contract import ImageContract, NoImagesError, Scores
-from service.inference import run
+from service.inference import Timeline, run
 from service.loading import ServedVersion
 from service.repository import Repository
 from service.tensors import Array
@@ -55,6 +55,7 @@ class Classification:
     predictions: list[Prediction]
     stages: Stages
     batch_size: int
+    timeline: Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,8 @@ class Classifier:
             postprocessing_s=end - inferred,
             total_s=end - start,
         )
-        return Classification(predictions, stages, completed.batch.batch_size)
+        timeline = Timeline(start, decoded, completed.queue_s, completed.batch, end)
+        return Classification(predictions, stages, completed.batch.batch_size, timeline)
 
 
 def rank(scores: Array, labels: Sequence[str], top_k: int, kind: Scores = "logits") -> list[Prediction]:

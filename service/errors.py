@@ -6,6 +6,19 @@ from typing import ClassVar
 
 from grpc import StatusCode
 
+MAX_TEXT_BYTES = 2000
+"""Of an error's text: gRPC sends it in a header, up to three bytes for each, and clients take 8 KiB of those."""
+
+CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+
+
+def shown(text: str) -> str:
+    """A text with a client's own words in it, as it can be logged and sent back: of one line, and of limited length."""
+    content = text.translate(CONTROLS).encode(errors="backslashreplace")
+    if len(content) <= MAX_TEXT_BYTES:
+        return content.decode()
+    return content[:MAX_TEXT_BYTES].decode(errors="ignore") + " …"
+
 
 class FoveaError(Exception):
     """A request failed; the message says what was wrong and what would be right."""
@@ -13,6 +26,9 @@ class FoveaError(Exception):
     http_status: ClassVar[int] = 500
     grpc_code: ClassVar[StatusCode] = StatusCode.INTERNAL
     retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, text: str) -> None:
+        super().__init__(shown(text))
 
 
 class InvalidInputError(FoveaError):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from service.batching import Completed
+from service.batching import BatchRecord, Completed
 from service.decoding import Decoder
 from service.errors import FoveaError, InvalidInputError, NotFoundError, QueueFullError
 from service.image_contract import ImageContract
@@ -29,6 +30,16 @@ class Tensor:
     array: Array
 
 
+class Timeline(NamedTuple):
+    """When one inference began, entered the queue and ended, on `time.monotonic`'s clock; and its batch."""
+
+    start: float
+    queued: float
+    queue_s: float
+    batch: BatchRecord
+    end: float
+
+
 @dataclass(frozen=True, slots=True)
 class InferenceAnswer:
     """The outputs that were asked for, in that order."""
@@ -38,7 +49,7 @@ class InferenceAnswer:
     outputs: list[tuple[TensorSpec, Array]]
     labels: Mapping[str, Sequence[str]]
     batched: bool
-    completed: Completed[Tensors]
+    timeline: Timeline
 
 
 class Inference:
@@ -86,11 +97,13 @@ class Inference:
         Raises:
             FoveaError: the request cannot be answered.
         """
+        start = time.monotonic()
         config = served.config
         try:
             wanted = _wanted(config, outputs)
             with served.in_use():
                 item, rows = _item(config, await self._without_images(served, inputs, deadline))
+                queued = time.monotonic()
                 completed = await run(served, item, rows, priority=priority, timeout_us=timeout_us, deadline=deadline)
         except FoveaError as error:
             if request_id:
@@ -103,7 +116,7 @@ class Inference:
             [(config.outputs[index], completed.result[index]) for index in wanted],
             config.labels,
             config.max_batch_size > 0,
-            completed,
+            Timeline(start, queued, completed.queue_s, completed.batch, time.monotonic()),
         )
 
     async def _without_images(

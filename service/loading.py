@@ -7,6 +7,7 @@ import logging
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ from service.statistics import VersionStatistics
 from service.tensors import DTYPES, Array, Tensors, TensorSpec
 
 log = logging.getLogger("fovea.repository")
+
+MAX_BATCH_BYTES = 2**30
+"""Of a model's largest batch, where its shape is known."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,11 @@ def _warm_up(
     else:
         sizes = batch_sizes or sorted({1, config.max_batch_size})
     for size in sizes:
+        batch_bytes = sum(prod(_row(spec)) * size * DTYPES[spec.datatype].itemsize for spec in config.inputs)
+        if batch_bytes > MAX_BATCH_BYTES:
+            raise ModelError(
+                f"a batch of {size} takes {batch_bytes} bytes: max_batch_size must keep it within {MAX_BATCH_BYTES}"
+            )
         item = tuple(_zeros(spec, config, size) for spec in config.inputs)
         try:
             (outputs,) = instance.run([item]).results
@@ -177,10 +186,14 @@ def _warm_up(
 
 
 def _zeros(spec: TensorSpec, config: ModelConfig, size: int) -> Array:
-    dims = [max(1, dim) for dim in spec.dims]
-    shape = (size, *dims) if config.max_batch_size else tuple(dims)
+    shape = (size, *_row(spec)) if config.max_batch_size else _row(spec)
     zero = b"" if spec.datatype == "BYTES" else 0
     return np.full(shape, zero, DTYPES[spec.datatype])
+
+
+def _row(spec: TensorSpec) -> tuple[int, ...]:
+    """The smallest shape that a row may have."""
+    return tuple(max(1, dim) for dim in spec.dims)
 
 
 def _check_golden(folder: Path, instance: Instance, images: ImageContract) -> bool:

@@ -38,7 +38,6 @@ REFUSED = (
     "output.is_non_linear_format_io",
     "output.is_shape_tensor",
     "output.reshape",
-    "response_cache",
     "sequence_batching",
 )
 """Fields that would change the answers, and that this service does not have: a model that sets one is not served."""
@@ -62,6 +61,7 @@ WITHOUT_EFFECT = (
     "optimization.input_pinned_memory",
     "optimization.output_pinned_memory",
     "optimization.priority",
+    "response_cache",
     "runtime",
 )
 """Fields that are read, said in the log, and have no effect here."""
@@ -175,6 +175,8 @@ def read_proto(folder: Path, override: str | None = None) -> pb.ModelConfig:
     except (text_format.ParseError, json_format.ParseError, UnicodeDecodeError, OSError) as error:
         where = "config override" if override is not None else "config.pbtxt"
         raise ModelError(f"{where}: {error}") from error
+    for name, number in _unknown_values(proto):
+        raise ModelError(f"config.pbtxt: {name} is {number}, which stands for nothing")
     if proto.name and proto.name != folder.name:
         raise ModelError(f"config.pbtxt: name {proto.name!r} must equal the folder's, {folder.name!r}")
     if (proto.backend or proto.platform.removesuffix("_onnx") or BACKEND) != BACKEND:
@@ -185,17 +187,16 @@ def read_proto(folder: Path, override: str | None = None) -> pb.ModelConfig:
     if proto.max_batch_size < 0:
         raise ModelError(f"config.pbtxt: max_batch_size is {proto.max_batch_size}: must not be negative")
     batching = proto.dynamic_batching
-    if batching.priority_levels > MAX_PRIORITY_LEVELS:
-        raise ModelError(
-            f"config.pbtxt: priority_levels is {batching.priority_levels}: must be at most {MAX_PRIORITY_LEVELS}"
-        )
-    if batching.default_priority_level > batching.priority_levels:
-        raise ModelError(
-            f"config.pbtxt: default_priority_level is {batching.default_priority_level}: must be at most "
-            f"priority_levels, {batching.priority_levels}"
-        )
+    levels, default = batching.priority_levels, batching.default_priority_level
+    if levels > MAX_PRIORITY_LEVELS:
+        raise ModelError(f"config.pbtxt: priority_levels is {levels}: must be at most {MAX_PRIORITY_LEVELS}")
+    if not min(1, levels) <= default <= levels:
+        raise ModelError(f"config.pbtxt: default_priority_level is {default}: must be one of priority_levels, {levels}")
+    for level in batching.priority_queue_policy:
+        if levels and not 1 <= level <= levels:
+            raise ModelError(f"config.pbtxt: priority_queue_policy {level}: must be one of priority_levels, {levels}")
     filename = proto.default_model_filename or GRAPH_FILE
-    if Path(filename).name != filename:
+    if Path(filename).name != filename or "\0" in filename:
         raise ModelError(f"config.pbtxt: default_model_filename {filename!r} must be a file's name alone")
     proto.name = folder.name
     proto.backend, proto.platform = BACKEND, PLATFORM
@@ -230,9 +231,9 @@ def complete(proto: pb.ModelConfig, graph: Graph, folder: Path) -> ModelConfig:
     """
     completed = pb.ModelConfig()
     completed.CopyFrom(proto)
-    if not proto.input and not proto.output and not proto.max_batch_size and _has_batch_axis(graph):
-        completed.max_batch_size = COMPLETED_MAX_BATCH_SIZE
-        if not proto.HasField("dynamic_batching"):
+    if not proto.input and not proto.output and _has_batch_axis(graph):
+        completed.max_batch_size = proto.max_batch_size or COMPLETED_MAX_BATCH_SIZE
+        if completed.max_batch_size > 1 and not proto.HasField("dynamic_batching"):
             completed.dynamic_batching.SetInParent()
     batched = completed.max_batch_size > 0
     inputs = _tensors(completed, "input", graph.inputs, batched)
@@ -300,12 +301,25 @@ def _word(datatype: str) -> str:
 
 def _labels(folder: Path, filename: str) -> tuple[str, ...]:
     path = folder / filename
-    if path.resolve().parent != folder.resolve():
-        raise ModelError(f"config.pbtxt: label_filename {filename!r} must lie in the model's folder")
     try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ModelError(f"config.pbtxt: label_filename {filename!r} must lie in the model's folder")
         return tuple(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # as a name that has a NUL, text that is no UTF-8
         raise ModelError(f"{filename}: {error}") from error
+
+
+def _unknown_values(message: Message) -> Iterator[tuple[str, int]]:
+    """Fields whose number is none of their enumeration's: a message takes those all the same."""
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else [value]
+        if field.enum_type is not None:
+            yield from ((field.name, each) for each in values if each not in field.enum_type.values_by_number)
+        elif field.message_type is not None:
+            of_map = field.message_type.GetOptions().map_entry
+            for inner in value.values() if of_map else values:
+                if isinstance(inner, Message):
+                    yield from _unknown_values(inner)
 
 
 def _is_set(proto: pb.ModelConfig, field: str) -> bool:

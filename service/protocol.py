@@ -23,7 +23,9 @@ EXTENSIONS = (
 )
 """Triton's extensions that the service always has."""
 CONTROL_EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
-SHARED_MEMORY_EXTENSION = "system_shared_memory"
+SYSTEM_SHARED_MEMORY_EXTENSION = "system_shared_memory"
+CUDA_SHARED_MEMORY_EXTENSION = "cuda_shared_memory"
+LOG_AND_TRACE_EXTENSIONS = ("trace", "logging")
 
 
 class ServiceInformation:

@@ -438,7 +438,8 @@ def _files_folder(name: str, files: Mapping[str, bytes]) -> Iterator[Path | None
 
 
 def _version_numbers(folder: Path, filename: str) -> list[int]:
-    return [int(path.name) for path in folder.iterdir() if path.name.isdecimal() and (path / filename).is_file()]
+    names = [path.name for path in folder.iterdir() if (path / filename).is_file()]
+    return [int(name) for name in names if name.isdecimal() and name == str(int(name))]
 
 
 def _content(folder: Path, version: str) -> str:

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     system_shared_memory: bool = Field(
         False, description="Whether clients may register system shared memory and have tensors in it."
     )
+    cuda_shared_memory: bool = Field(
+        False, description="Whether clients may register memory of a GPU and have tensors in it."
+    )
     server_name: str = Field("fovea", description="The server's name in its Open Inference Protocol metadata.")
     backend: Literal["onnxruntime", "triton"] = Field(
         "onnxruntime",
@@ -74,6 +77,10 @@ class Settings(BaseSettings):
     )
     grace_period_s: float = Field(
         30.0, ge=0, description="Longest time to finish requests in flight after SIGTERM, in seconds."
+    )
+    log_and_trace_changes: bool = Field(False, description="Whether clients may change log and trace settings.")
+    trace_file: Path | None = Field(
+        None, description="Where traces of single requests are written; unset: nothing can be traced."
     )
     log_format: Literal["text", "json"] = Field("text", description="text for people, json for one JSON object a line.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -1,16 +1,18 @@
-"""System shared memory: regions that clients register, with tensors in them.
+"""Shared memory: regions of this host's, or of a GPU's, that clients register, with tensors in them.
 
-A region is read and written by its descriptor, not mapped: memory that its owner shortens afterwards then gives an
-error, where a mapped page would end the process.
+System shared memory is read and written by its descriptor, not mapped: memory that its owner shortens afterwards then
+gives an error, where a mapped page would end the process.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.cuda_memory import CudaRegion, CudaRuntime
 from service.errors import AlreadyExistsError, ForbiddenError, InvalidInputError, NotFoundError
 
 FOLDER = Path("/dev/shm")
@@ -18,7 +20,7 @@ FOLDER = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
-class Region:
+class SystemRegion:
     """A part of a shared memory object, open."""
 
     name: str
@@ -26,6 +28,23 @@ class Region:
     offset: int
     byte_size: int
     descriptor: int
+
+    def read(self, offset: int, byte_size: int) -> bytes:
+        content = os.pread(self.descriptor, byte_size, self.offset + offset)
+        if len(content) != byte_size:
+            raise InvalidInputError(f"shared memory region '{self.name}' is shorter than when it was registered")
+        return content
+
+    def write(self, offset: int, content: bytes) -> None:
+        if os.fstat(self.descriptor).st_size < self.offset + self.byte_size:
+            raise InvalidInputError(f"shared memory region '{self.name}' is shorter than when it was registered")
+        os.pwrite(self.descriptor, content, self.offset + offset)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+Region = SystemRegion | CudaRegion
 
 
 @dataclass(frozen=True)
@@ -38,17 +57,19 @@ class Place:
 
 
 class SharedMemory:
-    """The regions that clients have registered.
+    """The regions that clients have registered, of both kinds, each by a name of its own.
 
     Args:
-        allowed: whether they may.
+        system: whether clients may register system shared memory.
+        cuda: what opens CUDA shared memory; None: clients may not register any.
     """
 
-    def __init__(self, *, allowed: bool) -> None:
-        self._allowed = allowed
+    def __init__(self, *, system: bool, cuda: CudaRuntime | None) -> None:
+        self._system = system
+        self._cuda = cuda
         self._regions: dict[str, Region] = {}
 
-    def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
+    def register_system(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Make a part of a shared memory object known by a name.
 
         Raises:
@@ -56,11 +77,8 @@ class SharedMemory:
             AlreadyExistsError: the name is taken.
             InvalidInputError: there is no such object, or it is not as large.
         """
-        self._require_allowed()
-        if name in self._regions:
-            raise AlreadyExistsError(f"shared memory region '{name}' already in manager")
-        if not name:
-            raise InvalidInputError("a shared memory region must have a name")
+        self._require_system()
+        self._require_free(name)
         descriptor = _open(key)
         size = os.fstat(descriptor).st_size
         if offset < 0 or byte_size < 0 or offset + byte_size > size:
@@ -69,27 +87,56 @@ class SharedMemory:
                 f"shared memory region '{name}': offset {offset} and byte_size {byte_size} must lie in the {size} "
                 f"bytes of {key!r}"
             )
-        self._regions[name] = Region(name, key, offset, byte_size, descriptor)
+        self._regions[name] = SystemRegion(name, key, offset, byte_size, descriptor)
 
-    def unregister(self, name: str) -> None:
-        """Forget a region; empty: all of them. One that is not known is none to forget."""
-        self._require_allowed()
-        for known in [name] if name else list(self._regions):
-            if region := self._regions.pop(known, None):
-                os.close(region.descriptor)
+    def register_cuda(self, name: str, handle: bytes, device_id: int, byte_size: int) -> None:
+        """Make memory of a GPU known by a name.
 
-    def status(self, name: str) -> list[Region]:
-        """A region; empty: all of them.
+        Args:
+            handle: a cudaIpcMemHandle_t, of another process.
+
+        Raises:
+            ForbiddenError: clients may not.
+            AlreadyExistsError: the name is taken.
+            InvalidInputError: the handle stands for no memory.
+        """
+        cuda = self._require_cuda()
+        self._require_free(name)
+        self._regions[name] = CudaRegion(name, device_id, byte_size, cuda.open(handle, device_id), cuda)
+
+    def unregister_system(self, name: str) -> None:
+        """Forget a region; empty: all of system shared memory. One that is not known is none to forget."""
+        self._require_system()
+        self._forget(region for region in self._of_system() if name in ("", region.name))
+
+    def unregister_cuda(self, name: str) -> None:
+        """Forget a region; empty: all of CUDA shared memory. One that is not known is none to forget."""
+        self._require_cuda()
+        self._forget(region for region in self._of_cuda() if name in ("", region.name))
+
+    def system_regions(self, name: str) -> list[SystemRegion]:
+        """A region of system shared memory; empty: all of them.
 
         Raises:
             NotFoundError: it is not known.
         """
-        self._require_allowed()
-        if not name:
-            return list(self._regions.values())
-        if name not in self._regions:
+        self._require_system()
+        found = [region for region in self._of_system() if name in ("", region.name)]
+        if name and not found:
             raise NotFoundError(f"Unable to find system shared memory region: '{name}'")
-        return [self._regions[name]]
+        return found
+
+    def cuda_regions(self, name: str) -> list[CudaRegion]:
+        """A region of CUDA shared memory; empty: all of them.
+
+        Raises:
+            NotFoundError: it is not known.
+        """
+        self._require_cuda()
+        found = [region for region in self._of_cuda() if name in ("", region.name)]
+        if name and not found:
+            raise NotFoundError(f"Unable to find cuda shared memory region: '{name}'")
+        return found
 
     def read(self, place: Place) -> bytes:
         """A tensor's bytes.
@@ -98,11 +145,7 @@ class SharedMemory:
             NotFoundError: the region is not known.
             InvalidInputError: the place is not in it, or the region is gone.
         """
-        region = self.require(place)
-        content = os.pread(region.descriptor, place.byte_size, region.offset + place.offset)
-        if len(content) != place.byte_size:
-            raise InvalidInputError(f"shared memory region '{place.region}' is shorter than when it was registered")
-        return content
+        return self.require(place).read(place.offset, place.byte_size)
 
     def write(self, place: Place, content: bytes, output: str) -> None:
         """An output's bytes, into a place that may be larger.
@@ -116,9 +159,7 @@ class SharedMemory:
                 f"shared memory size specified with the request for output '{output}' ({place.byte_size} bytes) should "
                 f"be at least {len(content)} bytes to hold the results"
             )
-        if os.fstat(region.descriptor).st_size < region.offset + region.byte_size:
-            raise InvalidInputError(f"shared memory region '{place.region}' is shorter than when it was registered")
-        os.pwrite(region.descriptor, content, region.offset + place.offset)
+        region.write(place.offset, content)
 
     def require(self, place: Place) -> Region:
         """The region that a place is in.
@@ -138,13 +179,33 @@ class SharedMemory:
         return region
 
     def close(self) -> None:
-        for region in self._regions.values():
-            os.close(region.descriptor)
-        self._regions.clear()
+        self._forget(self._regions.values())
 
-    def _require_allowed(self) -> None:
-        if not self._allowed:
+    def _of_system(self) -> list[SystemRegion]:
+        return [region for region in self._regions.values() if isinstance(region, SystemRegion)]
+
+    def _of_cuda(self) -> list[CudaRegion]:
+        return [region for region in self._regions.values() if isinstance(region, CudaRegion)]
+
+    def _forget(self, regions: Iterable[Region]) -> None:
+        for region in list(regions):
+            del self._regions[region.name]
+            region.close()
+
+    def _require_free(self, name: str) -> None:
+        if name in self._regions:
+            raise AlreadyExistsError(f"shared memory region '{name}' already in manager")
+        if not name:
+            raise InvalidInputError("a shared memory region must have a name")
+
+    def _require_system(self) -> None:
+        if not self._system:
             raise ForbiddenError("shared memory cannot be registered: FOVEA_SYSTEM_SHARED_MEMORY must be true")
+
+    def _require_cuda(self) -> CudaRuntime:
+        if self._cuda is None:
+            raise ForbiddenError("CUDA shared memory cannot be registered: FOVEA_CUDA_SHARED_MEMORY must be true")
+        return self._cuda
 
 
 def _open(key: str) -> int:

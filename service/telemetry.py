@@ -1,10 +1,9 @@
-"""Prometheus metrics and logs."""
+"""Prometheus metrics, and what is logged and traced of every request."""
 
 from __future__ import annotations
 
 import logging
 import random
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +14,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
-from pythonjsonlogger.json import JsonFormatter
 
 from service.batching import BatchRecord
 from service.classifier import Answer, Classification, Stages
 from service.errors import FoveaError, UnavailableError
 from service.loading import ServedVersion
+from service.tracing import RequestTrace, Tracing
 
 log = logging.getLogger("fovea")
 
@@ -34,16 +33,22 @@ MAX_REQUEST_ID_LENGTH = 128
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request as it is counted: the adapter fills in the model once it is known to exist."""
+    """One request as it is counted: the adapter fills in the model once it is known to exist.
+
+    Attributes:
+        trace: None where nothing is traced.
+    """
 
     model: str = ""
     code: str = ""
+    trace: RequestTrace | None = None
 
 
 class Telemetry:
     """Every metric of one service, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -82,13 +87,15 @@ class Telemetry:
     @contextmanager
     def request(self, protocol: str) -> Iterator[RequestRecord]:
         """Count one request, its status code taken from the error that ends it."""
-        record = RequestRecord()
+        record = RequestRecord(trace=self._tracing.begin(protocol, request_id.get()))
         in_flight = self._in_flight.labels(protocol)
         in_flight.inc()
         start = time.perf_counter()
         try:
             yield record
             record.code = record.code or ("200" if protocol == "http" else "OK")
+            if record.trace:
+                record.trace.answered()
         except FoveaError as error:
             record.code = str(error.http_status) if protocol == "http" else error.grpc_code.name
             if isinstance(error, UnavailableError):
@@ -107,7 +114,7 @@ class Telemetry:
                 duration_ms = 1e3 * (time.perf_counter() - start)
                 log.debug("%s request: %s in %.1f ms", protocol, record.code, duration_ms)
 
-    def observe(self, answer: Answer) -> None:
+    def observe(self, answer: Answer, trace: RequestTrace | None = None) -> None:
         """Record where the time of each image of an answer went."""
         key = (answer.model, answer.version)
         children = self._children.get(key)
@@ -118,6 +125,8 @@ class Telemetry:
             if isinstance(result, Classification):
                 for field, histogram in children:
                     histogram.observe(getattr(result.stages, field))
+                if trace:
+                    trace.add(answer.model, answer.version, result.timeline)
 
     def on_batch(self, model: str, version: str, record: BatchRecord) -> None:
         self._batch_size.labels(model, version).observe(record.batch_size)
@@ -140,24 +149,3 @@ def accept_request_id(given: str | None) -> str:
     if given and len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable():
         return given
     return f"{random.getrandbits(128):032x}"
-
-
-def configure_logging(log_format: str, level: str) -> None:
-    """Log to standard error: text for people, or one JSON object a line."""
-
-    def add_request_id(record: logging.LogRecord) -> bool:
-        record.request_id = request_id.get()
-        return True
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(add_request_id)
-    if log_format == "json":
-        names = {"asctime": "time", "levelname": "level", "name": "logger"}
-        handler.setFormatter(
-            JsonFormatter("%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s", rename_fields=names)
-        )
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.captureWarnings(True)
-    log.setLevel(level.upper())

@@ -13,6 +13,7 @@ CONFIGURATION = Path(__file__).resolve().parent.parent / "docs" / "configuration
 IN_WORDS = {
     "model_repository": "the checkout's `model_repository`",
     "default_model": "unset",
+    "trace_file": "unset",
     "triton_address": "unset",
 }
 

@@ -36,6 +36,9 @@ DATATYPES = {
 
 ACCELERATORS = {"tensorrt": "TensorrtExecutionProvider", "openvino": "OpenVINOExecutionProvider"}
 
+MAX_INSTANCES = 256
+"""Of a model version: each is a session with a copy of the weights."""
+
 Providers = list[tuple[str, dict[str, str]]]
 """What ONNX Runtime is to use, the one asked for first, with the options of each."""
 
@@ -116,7 +119,10 @@ class OnnxRuntimeEngine:
         """Where each instance runs; the config's instance groups are completed on the way."""
         accelerators = config.optimization.execution_accelerators
         if not config.instance_group:
-            config.instance_group.add(count=1 if self._on_gpu else available_cores())
+            config.instance_group.add(name=config.name, count=1 if self._on_gpu else available_cores())
+        count = sum(max(1, group.count) * max(1, len(group.gpus)) for group in config.instance_group)
+        if count > MAX_INSTANCES:
+            raise ModelError(f"config.pbtxt: instance_group has {count} instances: must be at most {MAX_INSTANCES}")
         placements: list[Providers] = []
         for number, group in enumerate(config.instance_group):
             if group.kind == Kind.Value("KIND_AUTO"):

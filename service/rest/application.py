@@ -12,13 +12,15 @@ from starlette.types import ASGIApp
 
 from service.classifier import Classifier
 from service.control import Control
-from service.errors import FoveaError, UnsupportedEncodingError
+from service.errors import FoveaError, UnsupportedEncodingError, shown
 from service.inference import Inference
 from service.lifecycle import Lifecycle
+from service.log_settings import LogSettings
 from service.protocol import ServiceInformation
 from service.repository import Repository
 from service.rest.classify import classify_route
 from service.rest.compression import WINDOW_BITS
+from service.rest.log_and_trace import log_and_trace_routes
 from service.rest.openapi import docs_routes
 from service.rest.operations import operations_routes
 from service.rest.protocol import protocol_routes
@@ -26,6 +28,7 @@ from service.rest.scope import RequestScope
 from service.rest.shared_memory import shared_memory_routes
 from service.shared_memory import SharedMemory
 from service.telemetry import Telemetry
+from service.trace_settings import TraceSettings
 
 log = logging.getLogger("fovea.http")
 
@@ -37,6 +40,8 @@ def create_http_application(
     information: ServiceInformation,
     control: Control,
     memory: SharedMemory,
+    log_settings: LogSettings,
+    trace_settings: TraceSettings,
     telemetry: Telemetry,
     lifecycle: Lifecycle,
     *,
@@ -61,14 +66,15 @@ def create_http_application(
         request_timeout_s=request_timeout_s,
         max_request_bytes=max_request_bytes,
     )
+    routes = [
+        classify,
+        *protocol,
+        *shared_memory_routes(memory, request_timeout_s=request_timeout_s),
+        *log_and_trace_routes(log_settings, trace_settings, request_timeout_s=request_timeout_s),
+        *operations_routes(repository, lifecycle),
+    ]
     application = Starlette(
-        routes=[
-            classify,
-            *protocol,
-            *shared_memory_routes(memory),
-            *operations_routes(repository, lifecycle),
-            *docs_routes(version),
-        ],
+        routes=[*routes, *docs_routes(version, routes)],
         exception_handlers={
             FoveaError: _on_fovea_error,
             HTTPException: _on_http_error,
@@ -92,7 +98,7 @@ async def _on_fovea_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    text = f"{request.method} {request.url.path}: {error.detail}"
+    text = shown(f"{request.method} {request.url.path}: {error.detail}")
     return JSONResponse({"error": text}, status_code=error.status_code, headers=error.headers)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -12,7 +14,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service.classifier import EncodedImage
-from service.errors import InvalidInputError, TooLargeError, UnsupportedMediaTypeError
+from service.errors import DeadlineExceededError, InvalidInputError, TooLargeError, UnsupportedMediaTypeError
+from service.rest.compression import decompressed
 from service.rest.schemas import ClassifyBody
 
 MAX_FORM_FIELDS = 16
@@ -49,6 +52,32 @@ async def read_input(request: Request, *, max_request_bytes: int, max_images: in
     raise UnsupportedMediaTypeError(
         f"content type {content_type!r}: must be image/*, multipart/form-data or application/json"
     )
+
+
+async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
+    """The whole body, as it was before its content coding.
+
+    Raises:
+        UnsupportedEncodingError: not a content coding that is taken.
+        TooLargeError: more than that many bytes, before or after it.
+        InvalidInputError: not in that coding.
+        DeadlineExceededError: it did not arrive in time.
+    """
+    encoding = request.headers.get("content-encoding", "").lower()
+    async with arriving(timeout_s):
+        return await whole(decompressed(limited(request, max_bytes), encoding, max_bytes))
+
+
+@asynccontextmanager
+async def arriving(timeout_s: float) -> AsyncIterator[None]:
+    """Raises:
+    DeadlineExceededError: the body that is read inside did not arrive in time.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise DeadlineExceededError(f"the body did not arrive within {timeout_s:g} s") from None
 
 
 async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 
@@ -11,8 +10,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service.classifier import Answer, Classification, Classifier
-from service.errors import DeadlineExceededError, FoveaError
-from service.rest.body import parse_top_k, read_input
+from service.errors import FoveaError
+from service.rest.body import arriving, parse_top_k, read_input
 from service.rest.disconnect import answered, cancelled_on_disconnect
 from service.telemetry import RequestRecord, Telemetry
 
@@ -28,11 +27,10 @@ def classify_route(
     async def answer(request: Request, record: RequestRecord) -> Response:
         deadline = time.monotonic() + request_timeout_s
         query = request.query_params
-        try:
-            async with asyncio.timeout(request_timeout_s):
-                given = await read_input(request, max_request_bytes=max_request_bytes, max_images=max_images)
-        except TimeoutError:
-            raise DeadlineExceededError(f"the body did not arrive within {request_timeout_s:g} s") from None
+        async with arriving(request_timeout_s):
+            given = await read_input(request, max_request_bytes=max_request_bytes, max_images=max_images)
+        if record.trace:
+            record.trace.read()
         model = given.model or query.get("model", "")
         record.model = classifier.known_model(model)
         async with cancelled_on_disconnect(request):
@@ -43,7 +41,7 @@ def classify_route(
                 top_k=parse_top_k(query["top_k"]) if given.top_k is None and "top_k" in query else given.top_k,
                 deadline=deadline,
             )
-        telemetry.observe(found)
+        telemetry.observe(found, record.trace)
         if not given.single:
             return JSONResponse({"results": [_result(found, result) for result in found.results]})
         (result,) = found.results

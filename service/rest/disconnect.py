@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -44,7 +45,14 @@ async def answered(telemetry: Telemetry, answer: Callable[[RequestRecord], Await
     """A request's answer, counted; one whose client went away is counted as that."""
     with telemetry.request("http") as record:
         try:
-            return await answer(record)
+            response = await answer(record)
         except ClientDisconnect:
             record.code = "499"
             return Response(status_code=499)  # Nobody hears it.
+    if trace := record.trace:
+
+        async def sent() -> None:
+            trace.sent()
+
+        response.background = BackgroundTask(sent)
+    return response

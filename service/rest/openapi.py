@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
+from google.protobuf.message import Message
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
+from tritonclient.grpc import model_config_pb2, service_pb2
 
+from service.rest.infer_body import InferBody
+from service.rest.load_body import LoadBody
+from service.rest.protobuf_json import schema_name, schemas
 from service.rest.schemas import (
     ClassificationBody,
     ClassifyBody,
+    CudaRegionBody,
     ErrorBody,
+    IndexBody,
+    IndexEntryBody,
+    InferAnswerBody,
     LiveBody,
     ModelBody,
+    ModelReadyBody,
     ModelsBody,
     ReadyBody,
     ResultsBody,
+    SystemRegionBody,
 )
+from service.rest.shared_memory import CudaRegisterBody, SystemRegisterBody
+
+Schema = dict[str, Any]
+Content = dict[str, dict[str, Any]]
 
 COMPONENTS = "#/components/schemas/"
-BODIES = (ClassificationBody, ClassifyBody, ErrorBody, LiveBody, ModelBody, ModelsBody, ReadyBody, ResultsBody)
-IMAGE = {"schema": {"type": "string", "format": "binary"}}
-FORM = {
-    "type": "object",
-    "required": ["images"],
-    "properties": {
-        "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
-        "model": {"type": "string"},
-        "version": {"type": "string"},
-        "top_k": {"type": "integer", "minimum": 1},
-    },
-}
-CLASSIFY_ERRORS = {
-    400: "The request or its image is malformed.",
-    404: "No such model or version.",
-    413: "The body or its image is too large.",
-    415: "No such content type.",
-    500: "The model failed on the image.",
+BODIES = (
+    *(ClassificationBody, ClassifyBody, ErrorBody, IndexBody, IndexEntryBody, InferAnswerBody, InferBody, LiveBody),
+    *(LoadBody, ModelBody, ModelReadyBody, ModelsBody, ReadyBody, ResultsBody),
+    *(CudaRegionBody, CudaRegisterBody, SystemRegionBody, SystemRegisterBody),
+)
+MESSAGES = (
+    service_pb2.ServerMetadataResponse,
+    service_pb2.ModelMetadataResponse,
+    service_pb2.ModelStatisticsResponse,
+    model_config_pb2.ModelConfig,
+)
+"""The protocol's messages that are answers."""
+
+ERRORS = {
+    400: "The request is malformed, or does not fit the model.",
+    403: "The service's settings do not allow it.",
+    404: "No such path, model, version or region.",
+    413: "The body, or an image in it, is too large.",
+    415: "No such content type or encoding.",
+    500: "The model failed on the request.",
+    501: "A part of the protocol that is not there.",
     503: "Too busy, not ready or stopping: the same request may succeed later.",
     504: "Not answered in time.",
 }
+READ = (400, 413, 415, 503, 504)
+"""What may go wrong where a body is read."""
+
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -61,8 +85,210 @@ PAGE = """<!doctype html>
 """
 
 
-def docs_routes(version: str) -> list[Route | Mount]:
-    description = openapi(version)
+class _Schemas(GenerateJsonSchema):
+    """JSON schemas as OpenAPI 3.0 has them: what may be null says so in a word of its own."""
+
+    def nullable_schema(self, schema: Any) -> dict[str, Any]:
+        return self.generate_inner(schema["schema"]) | {"nullable": True}
+
+
+def _of(body: type[BaseModel] | type[Message]) -> Schema:
+    name = schema_name(body.DESCRIPTOR) if issubclass(body, Message) else body.__name__
+    return {"$ref": COMPONENTS + name}
+
+
+def _json(schema: Schema) -> Content:
+    return {"application/json": {"schema": schema}}
+
+
+def _parameter(place: str, name: str, schema: Schema, description: str = "", *, required: bool = False) -> Schema:
+    return {"in": place, "name": name, "schema": schema, "description": description, "required": required}
+
+
+def _list_of(schema: Schema) -> Schema:
+    return {"type": "array", "items": schema}
+
+
+TEXT = {"type": "string"}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+TOP_K = {"type": "integer", "minimum": 1, "maximum": 10**9 - 1, "default": 5}
+FORM = {
+    "type": "object",
+    "required": ["images"],
+    "properties": {"images": _list_of(BINARY["schema"]), "model": TEXT, "version": TEXT, "top_k": TOP_K},
+}
+FLAG = {"type": "boolean"}
+LOG_SETTINGS = {
+    "type": "object",
+    "properties": {
+        "log_file": TEXT | {"readOnly": True},
+        **dict.fromkeys(("log_info", "log_warning", "log_error"), FLAG),
+        "log_verbose_level": {"type": "integer", "minimum": 0},
+        "log_format": TEXT | {"enum": ["default", "ISO8601"]},
+    },
+}
+TRACE_SETTINGS = {
+    "type": "object",
+    "properties": {
+        "trace_level": _list_of(TEXT | {"enum": ["OFF", "TIMESTAMPS"]}) | {"nullable": True},
+        **dict.fromkeys(("trace_rate", "trace_count", "log_frequency", "trace_mode"), TEXT | {"nullable": True}),
+        "trace_file": TEXT | {"readOnly": True},
+    },
+}
+PATH: dict[str, Schema] = {
+    "name": TEXT,
+    "repository": TEXT,
+    "version": TEXT | {"pattern": "^[0-9]+$"},
+    "action": TEXT | {"enum": ["load", "unload"]},
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What the route table does not hold of an operation.
+
+    Attributes:
+        answer: what status 200 comes with; empty: an empty body. None: there is no such status.
+        errors: the other statuses that it may end in; 503 while the service stops, if for nothing else.
+    """
+
+    name: str
+    summary: str
+    answer: Content | None
+    errors: Sequence[int] = (503,)
+    body: Content = field(default_factory=dict)
+    parameters: Sequence[Schema] = ()
+
+
+def _regions(kind: str, region: type[BaseModel], register: type[BaseModel]) -> dict[str, Operation]:
+    """What is done with shared memory of a kind."""
+    path, regions = f"/v2/{kind}sharedmemory", _json(_list_of(_of(region)))
+    return {
+        f"GET {path}/status": Operation(
+            f"{kind}_regions", f"Every registered region of {kind} shared memory", regions, (403, 503)
+        ),
+        f"GET {path}/region/{{name}}/status": Operation(
+            f"{kind}_region", f"A registered region of {kind} shared memory", regions, (403, 404, 503)
+        ),
+        f"POST {path}/region/{{name}}/register": Operation(
+            f"register_{kind}",
+            f"Register a region of {kind} shared memory",
+            {},
+            (*READ, 403, 404),
+            _json(_of(register)),
+        ),
+        f"POST {path}/unregister": Operation(
+            f"unregister_all_{kind}", f"Forget every region of {kind} shared memory", {}, (403, 503)
+        ),
+        f"POST {path}/region/{{name}}/unregister": Operation(
+            f"unregister_{kind}", f"Forget a region of {kind} shared memory", {}, (403, 404, 503)
+        ),
+    }
+
+
+OPERATIONS = {
+    "POST /v1/classify": Operation(
+        "classify",
+        "Classify images: one object for a raw image, `results` for a form or JSON",
+        _json({"oneOf": [_of(ClassificationBody), _of(ResultsBody)]}),
+        (*READ, 404, 500),
+        {
+            "multipart/form-data": {"schema": FORM},
+            **dict.fromkeys(("image/jpeg", "image/png", "image/webp"), BINARY),
+            **_json(_of(ClassifyBody)),
+        },
+        [
+            _parameter("query", "model", TEXT, "Unset: the default model."),
+            _parameter("query", "version", TEXT, "Unset: the highest version that is ready."),
+            _parameter("query", "top_k", TOP_K, "Predictions for each image."),
+        ],
+    ),
+    "GET /v1/models": Operation("models", "Every model and its versions", _json(_of(ModelsBody))),
+    "GET /v1/models/{name}": Operation("model", "One model and its versions", _json(_of(ModelBody)), (404, 503)),
+    "GET /v2/health/live": Operation("live", "Whether the process is alive", _json(_of(LiveBody)), ()),
+    "GET /v2/health/ready": Operation("ready", "Whether requests can be answered", _json(_of(ReadyBody))),
+    "GET /v2": Operation("server", "The server and its extensions", _json(_of(service_pb2.ServerMetadataResponse))),
+    "GET /v2/models/{name}": Operation(
+        "metadata", "A model's inputs and outputs", _json(_of(service_pb2.ModelMetadataResponse)), (404, 503)
+    ),
+    "GET /v2/models/{name}/ready": Operation(
+        "model_ready", "Whether a model takes requests", _json(_of(ModelReadyBody)), (404, 503)
+    ),
+    "GET /v2/models/{name}/config": Operation(
+        "config", "A model's config.pbtxt, complete", _json(_of(model_config_pb2.ModelConfig)), (404, 503)
+    ),
+    "GET /v2/models/{name}/stats": Operation(
+        "statistics", "What a model did", _json(_of(service_pb2.ModelStatisticsResponse)), (400, 404, 503)
+    ),
+    "GET /v2/models/stats": Operation(
+        "all_statistics", "What every model did", _json(_of(service_pb2.ModelStatisticsResponse))
+    ),
+    "POST /v2/models/{name}/infer": Operation(
+        "infer",
+        "Infer: tensors in the JSON or, in the binary form, behind it",
+        {**_json(_of(InferAnswerBody)), "application/octet-stream": BINARY},
+        (*READ, 404, 500),
+        {**_json(_of(InferBody)), "application/octet-stream": BINARY},
+        [
+            _parameter(
+                "header",
+                "Inference-Header-Content-Length",
+                {"type": "integer", "minimum": 0},
+                "How much of the body is JSON; 0: none, it is the model's one input. Unset: all of it.",
+            )
+        ],
+    ),
+    "POST /v2/repository/index": Operation(
+        "index",
+        "Every model version and its state",
+        _json(_list_of(_of(IndexEntryBody))),
+        READ,
+        _json(_of(IndexBody)),
+    ),
+    "POST /v2/repository/models/{name}/load": Operation(
+        "load", "Load a model, or load it again", {}, (*READ, 403, 404), _json(_of(LoadBody))
+    ),
+    "POST /v2/repository/models/{name}/unload": Operation("unload", "Unload a model", {}, (*READ, 403, 404)),
+    "POST /v2/repository/{repository}/index": Operation(
+        "index_of_repository", "Repositories have no names here", None, (404, 501, 503)
+    ),
+    "POST /v2/repository/{repository}/models/{name}/{action}": Operation(
+        "load_from_repository", "Repositories have no names here", None, (404, 501, 503)
+    ),
+    "GET /v2/logging": Operation("log_settings", "What is logged, and how", _json(LOG_SETTINGS)),
+    "POST /v2/logging": Operation(
+        "change_log_settings",
+        "Change what is logged, and how",
+        _json(LOG_SETTINGS),
+        (*READ, 403, 501),
+        _json(LOG_SETTINGS),
+    ),
+    "GET /v2/trace/setting": Operation("trace_settings", "What is traced", _json(TRACE_SETTINGS)),
+    "POST /v2/trace/setting": Operation(
+        "change_trace_settings",
+        "Change what is traced; null: as at the start",
+        _json(TRACE_SETTINGS),
+        (*READ, 403, 501),
+        _json(TRACE_SETTINGS),
+    ),
+    "GET /v2/models/{name}/trace/setting": Operation(
+        "trace_settings_of_model", "What is traced of a model", _json(TRACE_SETTINGS), (404, 503)
+    ),
+    "POST /v2/models/{name}/trace/setting": Operation(
+        "change_trace_settings_of_model",
+        "Change what is traced of a model; null: as for all",
+        _json(TRACE_SETTINGS),
+        (*READ, 403, 404, 501),
+        _json(TRACE_SETTINGS),
+    ),
+    **_regions("system", SystemRegionBody, SystemRegisterBody),
+    **_regions("cuda", CudaRegionBody, CudaRegisterBody),
+}
+"""By method and path; a path with a model's version has the words of the one without."""
+
+
+def docs_routes(version: str, routes: Sequence[Route]) -> list[Route | Mount]:
+    description = openapi(version, routes)
 
     async def document(request: Request) -> JSONResponse:
         return JSONResponse(description)
@@ -81,72 +307,48 @@ def docs_routes(version: str) -> list[Route | Mount]:
     ]
 
 
-def openapi(version: str) -> dict[str, Any]:
-    """The description, by OpenAPI 3.0: what the bundled Swagger UI can show."""
-    _, schemas = models_json_schema([(body, "serialization") for body in BODIES], ref_template=COMPONENTS + "{model}")
-    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+def openapi(version: str, routes: Sequence[Route]) -> dict[str, Any]:
+    """The description of these routes, by OpenAPI 3.0: what the bundled Swagger UI can show."""
+    _, bodies = models_json_schema(
+        [(body, "validation") for body in BODIES], ref_template=COMPONENTS + "{model}", schema_generator=_Schemas
+    )
+    components = bodies["$defs"]
+    for message in MESSAGES:
+        components |= schemas(message.DESCRIPTOR, COMPONENTS)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        for method in (route.methods or set()) - {"HEAD"}:
+            paths.setdefault(route.path_format, {})[method.lower()] = _operation(method, route)
     return {
         "openapi": "3.0.3",
         "info": {
             "title": "Fovea",
             "version": version,
-            "description": "Classifies images with the models of a model repository.",
+            "description": "Classifies images, and infers with tensors, with the models of a model repository.",
         },
-        "paths": {
-            "/v1/classify": {"post": _classify()},
-            "/v1/models": {"get": _get("models", "Every model and its versions", {200: ModelsBody})},
-            "/v1/models/{name}": {
-                "get": _get("model", "One model", {200: ModelBody, 404: ErrorBody}) | {"parameters": [name]}
-            },
-            "/v2/health/live": {"get": _get("live", "Whether the process is alive", {200: LiveBody})},
-            "/v2/health/ready": {
-                "get": _get("ready", "Whether requests can be answered", {200: ReadyBody, 503: ReadyBody})
-            },
-        },
-        "components": {"schemas": schemas["$defs"]},
+        "paths": paths,
+        "components": {"schemas": components},
     }
 
 
-def _classify() -> dict[str, Any]:
-    text = {"type": "string"}
-    answer = {"oneOf": [{"$ref": COMPONENTS + "ClassificationBody"}, {"$ref": COMPONENTS + "ResultsBody"}]}
-    content = {
-        "multipart/form-data": {"schema": FORM},
-        "image/jpeg": IMAGE,
-        "image/png": IMAGE,
-        "image/webp": IMAGE,
-        "application/json": {"schema": {"$ref": COMPONENTS + "ClassifyBody"}},
-    }
-    return {
-        "operationId": "classify",
-        "summary": "Classify images",
+def _operation(method: str, route: Route) -> dict[str, Any]:
+    of_version = "/versions/{version}" in route.path_format
+    operation = OPERATIONS[f"{method} {route.path_format.replace('/versions/{version}', '')}"]
+    described: dict[str, Any] = {
+        "operationId": operation.name + "_of_version" * of_version,
+        "summary": operation.summary + ", of one version" * of_version,
+        "tags": ["Images" if route.path.startswith("/v1/") else "Open Inference Protocol"],
         "parameters": [
-            _query("model", "Unset: the default model.", text),
-            _query("version", "Unset: the highest version that is ready.", text),
-            _query("top_k", "Predictions for each image.", {"type": "integer", "minimum": 1, "default": 5}),
+            *(_parameter("path", name, PATH[name], required=True) for name in route.param_convertors),
+            *operation.parameters,
         ],
-        "requestBody": {"required": True, "content": content},
         "responses": {
-            "200": {
-                "description": "One object for a raw image body; `results` for a form or JSON.",
-                "content": {"application/json": {"schema": answer}},
-            }
-        }
-        | {str(status): _response(text, ErrorBody) for status, text in CLASSIFY_ERRORS.items()},
+            str(status): {"description": ERRORS[status], "content": _json(_of(ErrorBody))}
+            for status in sorted(operation.errors)
+        },
     }
-
-
-def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
-def _get(operation: str, summary: str, bodies: dict[int, type]) -> dict[str, Any]:
-    responses = {str(status): _response("OK" if status == 200 else "Not so.", body) for status, body in bodies.items()}
-    return {"operationId": operation, "summary": summary, "responses": responses}
-
-
-def _response(description: str, body: type) -> dict[str, Any]:
-    return {
-        "description": description,
-        "content": {"application/json": {"schema": {"$ref": COMPONENTS + body.__name__}}},
-    }
+    if operation.answer is not None:
+        described["responses"]["200"] = {"description": "OK", "content": operation.answer}
+    if operation.body:
+        described["requestBody"] = {"content": operation.body}
+    return described

@@ -15,11 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service.control import Control
-from service.errors import DeadlineExceededError, InvalidInputError, UnavailableError, UnsupportedError
+from service.errors import InvalidInputError, UnavailableError, UnsupportedError
 from service.inference import Inference
 from service.protocol import ServiceInformation
-from service.rest.body import limited, whole
-from service.rest.compression import chosen_encoding, compress, decompressed
+from service.rest.body import read_body
+from service.rest.compression import chosen_encoding, compress
 from service.rest.disconnect import answered, cancelled_on_disconnect
 from service.rest.infer_body import parse_request, write_answer
 from service.rest.load_body import parse_load
@@ -59,6 +59,8 @@ def protocol_routes(
         name = _name(request)
         record.model = inference.known_model(name)
         content = await body_of(request)
+        if record.trace:
+            record.trace.read()
         served = inference.served(name, _version(request))
         with served.in_use():
             asked = await _soon(
@@ -74,6 +76,8 @@ def protocol_routes(
                     deadline=deadline,
                     request_id=asked.id,
                 )
+        if record.trace:
+            record.trace.add(found.model, found.version, found.timeline, asked.id)
         body, header_length = write_answer(asked, found, memory)
         headers = {"content-type": "application/json"}
         if header_length is not None:
@@ -84,11 +88,7 @@ def protocol_routes(
         return Response(body, headers=headers)
 
     async def body_of(request: Request) -> bytes:
-        try:
-            async with asyncio.timeout(request_timeout_s):
-                return await _body(request, max_request_bytes)
-        except TimeoutError:
-            raise DeadlineExceededError(f"the body did not arrive within {request_timeout_s:g} s") from None
+        return await read_body(request, max_bytes=max_request_bytes, timeout_s=request_timeout_s)
 
     async def server(request: Request) -> Response:
         return _json(information.server())
@@ -155,11 +155,6 @@ def protocol_routes(
         Route("/v2/repository/{repository}/index", named_repository, methods=["POST"]),
         Route("/v2/repository/{repository}/models/{name}/{action}", named_repository, methods=["POST"]),
     ]
-
-
-async def _body(request: Request, max_request_bytes: int) -> bytes:
-    encoding = request.headers.get("content-encoding", "").lower()
-    return await whole(decompressed(limited(request, max_request_bytes), encoding, max_request_bytes))
 
 
 async def _soon(size: int, work: Callable[P, Done], *arguments: P.args, **options: P.kwargs) -> Done:

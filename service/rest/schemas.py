@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -74,3 +76,57 @@ class LiveBody(BaseModel):
 class ReadyBody(BaseModel):
     ready: bool
     error: str = Field(default="", description="Why it is not.")
+
+
+class ModelReadyBody(BaseModel):
+    name: str
+    ready: bool
+
+
+class AnswerTensorBody(BaseModel):
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, int | str] = Field(default={}, description="Where it lies, if not in data.")
+    data: list[Any] = Field(default=[], description="Its elements, flat and row-major.")
+
+
+class InferAnswerBody(BaseModel):
+    """An inference request's answer."""
+
+    id: str = Field(default="", description="The request's.")
+    model_name: str
+    model_version: str
+    outputs: list[AnswerTensorBody]
+
+
+class IndexBody(BaseModel):
+    """A request for the index of the model repository."""
+
+    model_config = ConfigDict(strict=True)
+
+    ready: bool = Field(default=False, description="Whether only what is ready is asked for.")
+
+
+class IndexEntryBody(BaseModel):
+    name: str
+    version: str
+    state: str = Field(description="LOADING, READY or UNAVAILABLE; empty: never loaded.")
+    reason: str = Field(default="", description="Why it is not ready.")
+
+
+class SystemRegionBody(BaseModel):
+    """A region of system shared memory."""
+
+    name: str
+    key: str
+    offset: int
+    byte_size: int
+
+
+class CudaRegionBody(BaseModel):
+    """A region of CUDA shared memory."""
+
+    name: str
+    device_id: int
+    byte_size: int

@@ -18,9 +18,6 @@ log = logging.getLogger("fovea.grpc")
 STREAM_WINDOW = 16
 """Requests of one stream read before their answers were taken; the next one waits for one of those."""
 
-MAX_DETAILS_LENGTH = 1000
-"""Of an error's text, in characters: it travels in a header, whose size clients limit."""
-
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -36,13 +33,26 @@ def identify(context: Context) -> str:
 
 
 async def outcome(
-    lifecycle: Lifecycle, telemetry: Telemetry, answer: Callable[[RequestRecord], Awaitable[Response]]
+    lifecycle: Lifecycle,
+    telemetry: Telemetry,
+    answer: Callable[[RequestRecord], Awaitable[Response]],
+    context: Context | None,
 ) -> Response | FoveaError:
-    """A request's answer or its error, counted as one request in flight."""
+    """A request's answer or its error, counted as one request in flight.
+
+    Args:
+        context: of a call that has one answer.
+    """
     lifecycle.enter()
     try:
         with telemetry.request("grpc") as record:
-            return await answer(record)
+            response = await answer(record)
+        if trace := record.trace:
+            if context:
+                context.add_done_callback(lambda _: trace.sent())  # type: ignore[arg-type]  # the stubs have no function
+            else:
+                trace.end()
+        return response
     except FoveaError as error:
         # Tracebacks hold the images and tensors of the request.
         error.__cause__ = error.__context__ = None
@@ -56,11 +66,8 @@ async def outcome(
 
 async def abort(context: Context, error: FoveaError) -> NoReturn:
     """End the call in an error."""
-    text = str(error)
-    if len(text) > MAX_DETAILS_LENGTH:
-        text = text[:MAX_DETAILS_LENGTH] + " …"
     try:
-        await context.abort(error.grpc_code, text)
+        await context.abort(error.grpc_code, str(error))
     except grpc.aio.AbortError:
         raise
     except Exception:

@@ -50,7 +50,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         identify(context)
         if self._lifecycle.stopping.is_set():
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
-        answered = await self._outcome(request, context.time_remaining())
+        answered = await self._outcome(request, context)
         if isinstance(answered, FoveaError):
             # gRPC keeps the exception that `abort` raises, and with it this frame, until the garbage is
             # collected: leave no images in it.
@@ -104,11 +104,10 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             return pb.ClassifyStreamResponse(id=request.id, error=_error(answered))
         return pb.ClassifyStreamResponse(id=request.id, response=answered)
 
-    async def _outcome(
-        self, request: pb.ClassifyRequest, remaining_s: float | None
-    ) -> pb.ClassifyResponse | FoveaError:
+    async def _outcome(self, request: pb.ClassifyRequest, context: Context | None) -> pb.ClassifyResponse | FoveaError:
+        remaining_s = context.time_remaining() if context else None
         return await outcome(
-            self._lifecycle, self._telemetry, lambda record: self._classify(request, remaining_s, record)
+            self._lifecycle, self._telemetry, lambda record: self._classify(request, remaining_s, record), context
         )
 
     async def _classify(
@@ -123,7 +122,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             top_k=request.top_k or None,
             deadline=time.monotonic() + timeout_s,
         )
-        self._telemetry.observe(answer)
+        self._telemetry.observe(answer, record.trace)
         if len(answer.results) == 1 and isinstance(answer.results[0], FoveaError):
             # Left in `answer`, it and its traceback would keep each other.
             raise cast(FoveaError, answer.results.pop())

@@ -1,6 +1,6 @@
 """`inference.GRPCInferenceService`: the gRPC side of the Open Inference Protocol, with Triton's extensions.
 
-The stubs are those that tritonclient ships. What the service does not have is left to them: UNIMPLEMENTED.
+The stubs are those that tritonclient ships.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from service.control import Control, require_load_parameter
 from service.errors import FoveaError, InvalidInputError, UnavailableError, UnsupportedError
 from service.inference import Inference, InferenceAnswer, Tensor, check_input, check_parameters
 from service.lifecycle import Lifecycle
+from service.log_settings import LogSettings, LogValue
 from service.protocol import ServiceInformation, require_version
 from service.rpc.call import Context, abort, identify, in_order, outcome
 from service.shared_memory import Place, SharedMemory
 from service.telemetry import RequestRecord, Telemetry
 from service.tensors import Array, element_count, from_raw, from_values, to_raw
+from service.trace_settings import TraceSettings
 
 Answered = TypeVar("Answered", bound=Message)
 
@@ -44,6 +46,9 @@ CONTENTS = {
 }
 """The field of `InferTensorContents` for each datatype; FP16 travels raw only."""
 
+SETTING_FIELDS = {bool: "bool_param", int: "uint32_param", str: "string_param"}
+"""The field of a log setting's value for each type."""
+
 
 class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Args:
@@ -56,6 +61,8 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         information: ServiceInformation,
         control: Control,
         memory: SharedMemory,
+        log_settings: LogSettings,
+        trace_settings: TraceSettings,
         telemetry: Telemetry,
         lifecycle: Lifecycle,
         *,
@@ -65,6 +72,8 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         self._information = information
         self._control = control
         self._memory = memory
+        self._log_settings = log_settings
+        self._trace_settings = trace_settings
         self._telemetry = telemetry
         self._lifecycle = lifecycle
         self._request_timeout_s = request_timeout_s
@@ -143,7 +152,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
     ) -> pb.SystemSharedMemoryStatusResponse:
         def answer() -> pb.SystemSharedMemoryStatusResponse:
             response = pb.SystemSharedMemoryStatusResponse()
-            for region in self._memory.status(request.name):
+            for region in self._memory.system_regions(request.name):
                 entry = response.regions[region.name]
                 entry.name, entry.key = region.name, region.key
                 entry.offset, entry.byte_size = region.offset, region.byte_size
@@ -155,7 +164,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
     ) -> pb.SystemSharedMemoryRegisterResponse:
         def answer() -> pb.SystemSharedMemoryRegisterResponse:
-            self._memory.register(request.name, request.key, request.offset, request.byte_size)
+            self._memory.register_system(request.name, request.key, request.offset, request.byte_size)
             return pb.SystemSharedMemoryRegisterResponse()
 
         return await _or_abort(context, answer)
@@ -164,8 +173,58 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
     ) -> pb.SystemSharedMemoryUnregisterResponse:
         def answer() -> pb.SystemSharedMemoryUnregisterResponse:
-            self._memory.unregister(request.name)
+            self._memory.unregister_system(request.name)
             return pb.SystemSharedMemoryUnregisterResponse()
+
+        return await _or_abort(context, answer)
+
+    async def LogSettings(self, request: pb.LogSettingsRequest, context: Context) -> pb.LogSettingsResponse:
+        def answer() -> pb.LogSettingsResponse:
+            response = pb.LogSettingsResponse()
+            changes = {name: _setting(value) for name, value in request.settings.items()}
+            for name, value in self._log_settings.change(changes).items():
+                setattr(response.settings[name], SETTING_FIELDS[type(value)], value)
+            return response
+
+        return await _or_abort(context, answer)
+
+    async def TraceSetting(self, request: pb.TraceSettingRequest, context: Context) -> pb.TraceSettingResponse:
+        def answer() -> pb.TraceSettingResponse:
+            response = pb.TraceSettingResponse()
+            changes = {name: list(words.value) for name, words in request.settings.items()}
+            for name, words in self._trace_settings.change(request.model_name, changes).items():
+                response.settings[name].value.extend(words)
+            return response
+
+        return await _or_abort(context, answer)
+
+    async def CudaSharedMemoryStatus(
+        self, request: pb.CudaSharedMemoryStatusRequest, context: Context
+    ) -> pb.CudaSharedMemoryStatusResponse:
+        def answer() -> pb.CudaSharedMemoryStatusResponse:
+            response = pb.CudaSharedMemoryStatusResponse()
+            for region in self._memory.cuda_regions(request.name):
+                entry = response.regions[region.name]
+                entry.name, entry.device_id, entry.byte_size = region.name, region.device_id, region.byte_size
+            return response
+
+        return await _or_abort(context, answer)
+
+    async def CudaSharedMemoryRegister(
+        self, request: pb.CudaSharedMemoryRegisterRequest, context: Context
+    ) -> pb.CudaSharedMemoryRegisterResponse:
+        def answer() -> pb.CudaSharedMemoryRegisterResponse:
+            self._memory.register_cuda(request.name, request.raw_handle, request.device_id, request.byte_size)
+            return pb.CudaSharedMemoryRegisterResponse()
+
+        return await _or_abort(context, answer)
+
+    async def CudaSharedMemoryUnregister(
+        self, request: pb.CudaSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.CudaSharedMemoryUnregisterResponse:
+        def answer() -> pb.CudaSharedMemoryUnregisterResponse:
+            self._memory.unregister_cuda(request.name)
+            return pb.CudaSharedMemoryUnregisterResponse()
 
         return await _or_abort(context, answer)
 
@@ -173,7 +232,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         identify(context)
         if self._lifecycle.stopping.is_set():
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
-        answered = await self._outcome(request, context.time_remaining())
+        answered = await self._outcome(request, context)
         if isinstance(answered, FoveaError):
             # gRPC keeps the exception that `abort` raises, and with it this frame: leave no tensors in it.
             del request
@@ -204,9 +263,12 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
             raise UnavailableError("the service is stopping")
 
     async def _outcome(
-        self, request: pb.ModelInferRequest, remaining_s: float | None
+        self, request: pb.ModelInferRequest, context: Context | None
     ) -> pb.ModelInferResponse | FoveaError:
-        return await outcome(self._lifecycle, self._telemetry, lambda record: self._infer(request, remaining_s, record))
+        remaining_s = context.time_remaining() if context else None
+        return await outcome(
+            self._lifecycle, self._telemetry, lambda record: self._infer(request, remaining_s, record), context
+        )
 
     async def _infer(
         self, request: pb.ModelInferRequest, remaining_s: float | None, record: RequestRecord
@@ -226,7 +288,14 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
             deadline=time.monotonic() + timeout_s,
             request_id=request.id,
         )
+        if record.trace:
+            record.trace.add(answer.model, answer.version, answer.timeline, request.id)
         return _response(request.id, answer, outputs, self._memory)
+
+
+def _setting(value: pb.LogSettingsRequest.SettingValue) -> LogValue | None:
+    field = value.WhichOneof("parameter_choice")
+    return getattr(value, field) if field else None
 
 
 def _require_no_name(repository: str) -> None:

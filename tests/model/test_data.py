@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.data import DataError, augment, hold_out, load, synthetic
+from model.data import DataError, augment, cutmix, hold_out, load, synthetic
 
 CIFAR_CLASSES = ["cat", "dog", "ship"]
 
@@ -240,3 +240,24 @@ def test_augment_is_drawn_from_its_generator() -> None:
     images, flip = coordinates(4, 8), torch.zeros(4, dtype=torch.bool)
     first, second = (augment(images, flip, shift=2, cutout=3, generator=generator()) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_cutmix_pastes_a_rectangle_of_the_partner() -> None:
+    images = coordinates(400, 16)
+    mixed, partner, own = cutmix(images, 0.5, generator=generator())
+    pasted = mixed[..., 2] != images[..., 2]
+    expected = torch.where(pasted[..., None], images[partner], images)
+    assert torch.equal(mixed, expected)
+    heights, widths = pasted.any(2).sum(1), pasted.any(1).sum(1)
+    assert torch.equal(pasted.sum((1, 2)), heights * widths)
+    other = partner != torch.arange(400)
+    torch.testing.assert_close(own[other], 1 - pasted[other].float().mean((1, 2)))
+    assert 0.4 < (own < 1).float().mean() < 0.6
+    assert own.min() < 0.1
+
+
+def test_cutmix_of_none_leaves_the_images() -> None:
+    images = coordinates(20, 8)
+    mixed, _, own = cutmix(images, 0.0, generator=generator())
+    assert torch.equal(mixed, images)
+    assert torch.equal(own, torch.ones(20))

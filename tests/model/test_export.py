@@ -49,8 +49,12 @@ def test_an_older_runtime_reads_the_file(exported: bytes) -> None:
 
 
 def test_the_file_says_nothing_of_where_it_was_made(exported: bytes) -> None:
-    assert str(Path(model.export.__file__).parent.parent).encode() not in exported
-    assert b".py" not in exported
+    proto = onnx.load_model_from_string(exported)
+    # Among so many weights any three bytes turn up.
+    del proto.graph.initializer[:]
+    described = proto.SerializeToString()
+    assert str(Path(model.export.__file__).parent.parent).encode() not in described
+    assert b".py" not in described
     assert not any(initializer.external_data for initializer in onnx.load_from_string(exported).graph.initializer)
 
 

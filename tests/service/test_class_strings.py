@@ -9,7 +9,7 @@ from service.class_strings import class_strings
 from service.errors import InvalidInputError
 from service.tensors import DTYPES, Array, TensorSpec
 
-LABELS = ("cat", "dog", "bird")
+LABELS = ("cat", "dog", "bird", "")
 
 
 def strings(values: Array, datatype: str = "FP32", count: int = 2, *, batched: bool = True) -> object:
@@ -22,9 +22,10 @@ def test_the_highest_values_first_with_index_and_label() -> None:
     assert strings(values) == [[b"3.000000:1:dog", b"0.250000:0:cat"], [b"30.500000:2:bird", b"2.000000:1:dog"]]
 
 
-def test_no_more_than_there_are_and_no_label_beyond_the_last() -> None:
-    values = np.array([[1, 2, 3, 4]], np.float32)
-    assert strings(values, count=9) == [[b"4.000000:3", b"3.000000:2:bird", b"2.000000:1:dog", b"1.000000:0:cat"]]
+def test_no_more_than_there_are_and_no_label_where_it_is_empty_or_missing() -> None:
+    values = np.array([[1, 2, 3, 4, 5]], np.float32)
+    expected = [b"5.000000:4", b"4.000000:3", b"3.000000:2:bird", b"2.000000:1:dog", b"1.000000:0:cat"]
+    assert strings(values, count=9) == [expected]
 
 
 def test_without_a_batch_axis_there_is_none_in_the_answer() -> None:

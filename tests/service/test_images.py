@@ -12,7 +12,16 @@ from PIL import Image
 
 from model.images import read_pixels
 from service.errors import InvalidInputError, TooLargeError
-from service.images import FORMATS, SMALL_BYTES, ImageLimits, Pixels, Preprocessing, decode, decode_if_small
+from service.images import (
+    FORMATS,
+    SMALL_BYTES,
+    ImageLimits,
+    Pixels,
+    Preprocessing,
+    _size_of_plain_jpeg,
+    decode,
+    decode_if_small,
+)
 from tests.service.pictures import (
     LOSSLESS,
     MODES,
@@ -282,3 +291,40 @@ def test_a_small_image_is_held_to_the_limits_too() -> None:
         decode_if_small(png_header(30_000, 30_000), square(8), LIMITS)
     with pytest.raises(InvalidInputError, match="zero bytes"):
         decode_if_small(b"", square(8), LIMITS)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"quality": 12}, {"quality": 100}, {"restart_marker_rows": 1}]
+)
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (32, 32), (53, 40)])
+def test_a_plain_jpeg_has_the_pixels_that_pillow_gives(
+    mode: str, options: dict[str, object], subsampling: str, size: tuple[int, int]
+) -> None:
+    """Two decoders, which must agree: training knows Pillow's only."""
+    content = encode(in_mode(scene(*size), mode), "JPEG", subsampling=subsampling, **options)
+    with Image.open(io.BytesIO(content)) as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert _size_of_plain_jpeg(content) == size
+    whole = Preprocessing(size[1], size[0], min(size))
+    np.testing.assert_array_equal(decode(content, whole, LIMITS), expected)
+
+
+def test_a_broken_jpeg_fares_as_it_does_with_pillow_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    whole = encode(scene(32, 32), "JPEG")
+    broken = [whole[:cut] for cut in range(2, len(whole), 7)]
+    places = rng.integers(2, len(whole), 300)
+    broken += [whole[:place] + bytes([rng.integers(256)]) + whole[place + 1 :] for place in places]
+
+    def outcome(content: bytes) -> object:
+        try:
+            return decode(content, square(32), LIMITS).tobytes()
+        except (InvalidInputError, TooLargeError) as error:
+            return type(error)
+
+    found = [outcome(content) for content in broken]
+    monkeypatch.setattr("service.images._size_of_plain_jpeg", lambda content: None)
+    assert found == [outcome(content) for content in broken]
+    assert len(set(found)) > 100

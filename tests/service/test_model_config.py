@@ -8,7 +8,7 @@ import pytest
 from service.errors import ModelError
 from service.model_config import ModelConfig, complete, read_proto, served_versions
 from service.tensors import Graph, TensorSpec
-from tests.repositories import write_model
+from tests.repositories import LABELS, write_model
 
 GRAPH = Graph((TensorSpec("pixels", "UINT8", (-1, 8, 8, 3)),), (TensorSpec("logits", "FP32", (-1, 3)),))
 
@@ -58,7 +58,13 @@ def test_a_priority_may_have_a_queue_policy_of_its_own(tmp_path: Path) -> None:
     ("extra", "reason"),
     [
         ("dynamic_batching { priority_levels: 101 }", "priority_levels is 101: must be at most 100"),
-        ("dynamic_batching { priority_levels: 2 default_priority_level: 5 }", "must be at most priority_levels, 2"),
+        ("dynamic_batching { priority_levels: 2 default_priority_level: 5 }", "level is 5: must be one of .*levels, 2"),
+        ("dynamic_batching { priority_levels: 2 }", "level is 0: must be one of priority_levels, 2"),
+        ("dynamic_batching { default_priority_level: 1 }", "level is 1: must be one of priority_levels, 0"),
+        (
+            "dynamic_batching { priority_levels: 2 default_priority_level: 1 priority_queue_policy { key: 3 } }",
+            "priority_queue_policy 3: must be one of priority_levels, 2",
+        ),
     ],
 )
 def test_priorities_that_cannot_be(tmp_path: Path, extra: str, reason: str) -> None:
@@ -86,10 +92,15 @@ def test_a_graph_without_a_batch_axis_is_not_batched(tmp_path: Path) -> None:
     assert config.outputs == graph.outputs
 
 
-def test_a_config_without_tensors_has_those_of_the_graph(tmp_path: Path) -> None:
-    (tmp_path / "config.pbtxt").write_text("max_batch_size: 2")
+@pytest.mark.parametrize(("max_batch_size", "batches_requests"), [(1, False), (2, True)])
+def test_a_config_without_tensors_has_those_of_the_graph(
+    tmp_path: Path, max_batch_size: int, batches_requests: bool
+) -> None:
+    (tmp_path / "config.pbtxt").write_text(f"max_batch_size: {max_batch_size}")
     config = read_config(tmp_path)
-    assert (config.max_batch_size, config.inputs[0].dims, config.outputs[0].dims) == (2, (8, 8, 3), (3,))
+    assert (config.inputs[0].dims, config.outputs[0].dims) == ((8, 8, 3), (3,))
+    assert (config.max_batch_size, config.batches_requests) == (max_batch_size, batches_requests)
+    assert config.proto.HasField("dynamic_batching") == batches_requests
 
 
 def test_a_config_given_as_json_takes_the_files_place(tmp_path: Path) -> None:
@@ -119,6 +130,19 @@ def test_a_config_given_as_json_takes_the_files_place(tmp_path: Path) -> None:
         ("dynamic_batching {", "sequence_batching {", "sequence_batching is set"),
         ("dims: [ 3 ]", "dims: [ 3 ] reshape { shape: [ 3 ] }", "output.reshape is set"),
         ("max_batch_size: 8", 'default_model_filename: "../m.onnx" max_batch_size: 8', "must be a file's name alone"),
+        ("max_batch_size: 8", 'default_model_filename: "\\000" max_batch_size: 8', "must be a file's name alone"),
+        ('"labels.txt"', '"labels\\000txt"', "labels\0txt: embedded null"),
+        ("TYPE_UINT8", "99", "data_type is 99, which stands for nothing"),
+        (
+            "dynamic_batching {",
+            "instance_group { kind: 99 } dynamic_batching {",
+            "kind is 99, which stands for nothing",
+        ),
+        (
+            "dynamic_batching {",
+            "dynamic_batching { priority_queue_policy { key: 1 value { timeout_action: 99 } }",
+            "timeout_action is 99, which stands for nothing",
+        ),
     ],
 )
 def test_a_wrong_config_says_what_is_wrong(tmp_path: Path, old: str, new: str, reason: str) -> None:
@@ -144,9 +168,9 @@ def test_a_graph_of_one_batch_size(tmp_path: Path, max_batch_size: int) -> None:
 
 
 def test_fields_without_effect_are_named(tmp_path: Path) -> None:
-    extra = 'dynamic_batching { } optimization { eager_batching: true } instance_group { host_policy: "a" }'
+    extra = 'optimization { eager_batching: true } instance_group { host_policy: "a" } response_cache { enable: true }'
     names = read_config(write_model(tmp_path, extra=extra)).without_effect()
-    assert names == ["instance_group.host_policy", "optimization.eager_batching"]
+    assert names == ["instance_group.host_policy", "optimization.eager_batching", "response_cache"]
 
 
 def test_a_config_that_is_no_text(tmp_path: Path) -> None:
@@ -165,6 +189,12 @@ def test_labels_may_hold_spaces_and_every_script(tmp_path: Path) -> None:
     model = write_model(tmp_path)
     (model / "labels.txt").write_text("deep red\nзелёный\n青", encoding="utf-8")
     assert read_config(model).labels["logits"] == ("deep red", "зелёный", "青")
+
+
+def test_labels_may_lie_in_a_folder_of_the_models(tmp_path: Path) -> None:
+    model = config_with(tmp_path, '"labels.txt"', '"1/labels.txt"')
+    (model / "labels.txt").rename(model / "1" / "labels.txt")
+    assert read_config(model).labels["logits"] == LABELS
 
 
 @pytest.mark.parametrize(

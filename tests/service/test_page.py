@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.service.launch import RunningService
@@ -23,6 +24,9 @@ def test_the_page_shows_every_operation(service: RunningService, tmp_path: Path)
     command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={tmp_path}"]
     command += ["--virtual-time-budget=10000", "--dump-dom", f"{service.http}/docs"]
     page = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
-    for operation in ("classify", "models", "model", "live", "ready"):
-        assert f'id="operations-default-{operation}"' in page
+    description = httpx.get(f"{service.http}/openapi.json").json()
+    for path in description["paths"].values():
+        for operation in path.values():
+            (tag,) = operation["tags"]
+            assert f'id="operations-{tag.replace(" ", "_")}-{operation["operationId"]}"' in page
     assert "Unable to render" not in page

@@ -449,12 +449,21 @@ async def test_a_model_that_blocked_and_is_gone_blocks_no_more(tmp_path: Path, l
     assert repository.blocking() == []
 
 
+async def test_a_folder_with_a_leading_zero_is_no_version(tmp_path: Path, load: Load) -> None:
+    model = write_model(tmp_path)
+    shutil.copytree(model / "1", model / "02")
+    repository = await load()
+    assert repository.problems() == []
+    assert repository.resolve("", "").version == "1"
+
+
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [
         ("instance_group { kind: KIND_GPU }", "kind KIND_GPU, but FOVEA_EXECUTION_PROVIDER is cpu"),
         ("instance_group { kind: KIND_MODEL }", "kind KIND_MODEL: must be KIND_AUTO, KIND_CPU or KIND_GPU"),
         ("instance_group { kind: KIND_CPU gpus: [ 0 ] }", "kind KIND_CPU names gpus"),
+        ("instance_group { count: 2000000000 }", "has 2000000000 instances: must be at most 256"),
         (
             "optimization { execution_accelerators { cpu_execution_accelerator { name: 'none_such' } } }",
             "execution accelerator 'none_such': this onnxruntime has .*CPUExecutionProvider only",
@@ -464,6 +473,12 @@ async def test_a_model_that_blocked_and_is_gone_blocks_no_more(tmp_path: Path, l
 async def test_where_instances_cannot_run(tmp_path: Path, load: Load, extra: str, reason: str) -> None:
     write_model(tmp_path, extra=extra)
     with pytest.raises(UnavailableError, match=reason):
+        (await load()).resolve("", "")
+
+
+async def test_a_batch_that_no_memory_holds_is_refused(tmp_path: Path, load: Load) -> None:
+    write_model(tmp_path, max_batch_size=2**31 - 1)
+    with pytest.raises(UnavailableError, match="a batch of 2147483647 takes"):
         (await load()).resolve("", "")
 
 

@@ -55,19 +55,22 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
         "model_control_mode": "poll",
         "load_models": "cats,dogs",
         "system_shared_memory": True,
+        "cuda_shared_memory": True,
         "server_name": "triton",
         "backend": "triton",
         "triton_address": "127.0.0.1:8001",
         "triton_shared_memory": True,
         "default_model": "cats",
         "execution_provider": "cuda",
+        "log_and_trace_changes": True,
+        "trace_file": "/somewhere/trace.json",
         "log_format": "json",
         "log_level": "debug",
     }
     value = given.get(name, 7)
     assert str(getattr(read(), name)) != str(value)
     monkeypatch.setenv(f"FOVEA_{name.upper()}", str(value))
-    assert getattr(read(), name) == (Path(str(value)) if name == "model_repository" else value)
+    assert getattr(read(), name) == (Path(str(value)) if name in ("model_repository", "trace_file") else value)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from prometheus_client import generate_latest
 from service.batching import BatchRecord
 from service.classifier import Answer, Classification, Prediction, Stages
 from service.errors import InvalidInputError, UnavailableError
+from service.inference import Timeline
 from service.telemetry import MAX_REQUEST_ID_LENGTH, Telemetry, accept_request_id
+from service.tracing import Tracing
 
 
 @pytest.mark.parametrize("fit", ["a", "3f2a-77", "x" * MAX_REQUEST_ID_LENGTH, "00-4bf92f3577b34da6-01"])
@@ -33,7 +35,7 @@ def value(telemetry: Telemetry, name: str, **labels: str) -> float:
 
 
 def test_a_request_is_counted_by_its_code() -> None:
-    telemetry = Telemetry()
+    telemetry = Telemetry(Tracing(None))
     with telemetry.request("http") as record:
         assert value(telemetry, "fovea_requests_in_flight", protocol="http") == 1
         record.model = "cats"
@@ -51,7 +53,7 @@ def test_a_request_is_counted_by_its_code() -> None:
     ],
 )
 def test_a_failed_request_is_counted_by_its_code(error: BaseException, http: str, grpc: str, rejected: int) -> None:
-    telemetry = Telemetry()
+    telemetry = Telemetry(Tracing(None))
     for protocol, code in (("http", http), ("grpc", grpc)):
         with pytest.raises(type(error)), telemetry.request(protocol):
             raise error
@@ -61,9 +63,10 @@ def test_a_failed_request_is_counted_by_its_code(error: BaseException, http: str
 
 
 def test_every_stage_of_every_image_is_observed() -> None:
-    telemetry = Telemetry()
+    telemetry = Telemetry(Tracing(None))
     stages = Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.015)
-    result = Classification([Prediction("cat", 0, 1.0)], stages, 2)
+    timeline = Timeline(0.0, 0.001, 0.002, BatchRecord(2, 0.003, 0.004), 0.015)
+    result = Classification([Prediction("cat", 0, 1.0)], stages, 2, timeline)
     telemetry.observe(Answer("m", "1", [result, InvalidInputError("no image"), result]))
     for stage, seconds in (
         ("decode", 0.001), ("queue", 0.002), ("batch_assembly", 0.003),
@@ -75,7 +78,7 @@ def test_every_stage_of_every_image_is_observed() -> None:
 
 
 def test_batches() -> None:
-    telemetry = Telemetry()
+    telemetry = Telemetry(Tracing(None))
     telemetry.on_batch("m", "1", BatchRecord(3, 0.1, 0.2))
     telemetry.on_batch("m", "1", BatchRecord(5, 0.1, 0.2, failed=True))
     assert value(telemetry, "fovea_batch_size_sum", model="m", version="1") == 8
@@ -84,7 +87,7 @@ def test_batches() -> None:
 
 
 def test_two_services_in_one_process_do_not_share_metrics() -> None:
-    one, two = Telemetry(), Telemetry()
+    one, two = Telemetry(Tracing(None)), Telemetry(Tracing(None))
     with one.request("http"):
         pass
     assert b"fovea_requests_total{" in generate_latest(one.registry)
@@ -92,6 +95,7 @@ def test_two_services_in_one_process_do_not_share_metrics() -> None:
 
 
 def test_a_failed_request_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "fovea"), pytest.raises(InvalidInputError), Telemetry().request("http"):
+    telemetry = Telemetry(Tracing(None))
+    with caplog.at_level(logging.INFO, "fovea"), pytest.raises(InvalidInputError), telemetry.request("http"):
         raise InvalidInputError("the image is upside down")
     assert "http request failed: 400 the image is upside down" in caplog.text

@@ -19,21 +19,38 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as triton  # type: ignore[import-not-found]
 
+COMPLETED_MAX_BATCH_SIZE = 4
+"""For a graph with a batch axis, where the configuration has none."""
+
 
 class TritonPythonModel:
     """One instance of a model; Triton knows the class and its methods by name."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """A configuration is served as it was written."""
+        """What the configuration leaves open comes from the graph, as in Triton's own backend."""
+        written = config.as_dict()
+        if written["input"] and written["output"]:
+            return config
+        session = _open(Path(triton.get_model_dir(), written["default_model_filename"]))
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if all(tensor.shape and not isinstance(tensor.shape[0], int) for tensor in (*inputs, *outputs)):
+            config.set_max_batch_size(written["max_batch_size"] or COMPLETED_MAX_BATCH_SIZE)
+            if written["max_batch_size"] > 1:
+                config.set_dynamic_batching()
+        batched = written["max_batch_size"] > 0
+        if not written["input"]:
+            for tensor in inputs:
+                config.add_input(_completed(tensor, batched))
+        if not written["output"]:
+            for tensor in outputs:
+                config.add_output(_completed(tensor, batched))
         return config
 
     def initialize(self, arguments: dict[str, str]) -> None:
         config = json.loads(arguments["model_config"])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        file = Path(arguments["model_repository"], arguments["model_version"], "model.onnx")
-        self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        folder = Path(arguments["model_repository"], arguments["model_version"])
+        self.session = _open(folder / config["default_model_filename"])
         self.batched = config["max_batch_size"] > 0
         self.types = {output["name"]: triton.triton_string_to_numpy(output["data_type"]) for output in config["output"]}
 
@@ -63,6 +80,19 @@ class TritonPythonModel:
             )
             for position in range(len(requests))
         ]
+
+
+def _open(file: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+def _completed(tensor: onnxruntime.NodeArg, batched: bool) -> dict[str, Any]:
+    word = tensor.type.removeprefix("tensor(").removesuffix(")")
+    datatype = {"float": "FP32", "float16": "FP16", "double": "FP64"}.get(word, word.upper())
+    dims = [size if isinstance(size, int) else -1 for size in tensor.shape]
+    return {"name": tensor.name, "data_type": f"TYPE_{datatype}", "dims": dims[1:] if batched else dims}
 
 
 def _text(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

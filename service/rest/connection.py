@@ -1,0 +1,91 @@
+"""A client's HTTP connection: uvicorn's, with an end to what a slow or idle client may hold."""
+
+from __future__ import annotations
+
+import json
+from asyncio import TimerHandle, Transport
+from http import HTTPStatus
+from typing import ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+class HttpConnection(HttpToolsProtocol):
+    """The client has so long to send a request's head, counted from when the connection was made or the last answer
+    was given; and so long to take an answer. Then it is cut off. How long a body may take is for those who read it.
+
+    Attributes:
+        patience_s: the time for a head; for an answer there is more, at `min_bytes_per_s`.
+        max_head_bytes: of a request, before its body.
+    """
+
+    patience_s: ClassVar[float] = 20.0
+    min_bytes_per_s: ClassVar[int] = 16 * 2**10
+    max_head_bytes: ClassVar[int] = 64 * 2**10
+
+    _timer: TimerHandle | None = None
+    _in_head = False
+    _head_bytes = 0
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._be_patient()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        began_in_head = self._in_head
+        super().data_received(data)
+        if began_in_head and self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.max_head_bytes:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {self.max_head_bytes} bytes")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # Else there is another request, which was sent before this one was answered.
+        if self.cycle.response_complete:
+            self._be_patient()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._be_patient()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.cycle.response_complete:
+            self._stop_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _refuse(self, status: HTTPStatus, text: str) -> None:
+        """Answer what is not HTTP in the form of every other error."""
+        body = json.dumps({"error": text}).encode()
+        head = (
+            f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _be_patient(self) -> None:
+        self._stop_timer()
+        to_be_taken_s = self.transport.get_write_buffer_size() / self.min_bytes_per_s
+        self._timer = self.loop.call_later(self.patience_s + to_be_taken_s, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,71 @@
+"""The service under attack, and the number of inputs that a run tried."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from service.shared_memory import FOLDER
+from tests.conformance.models import write_repository
+from tests.fuzz.campaign import TRIED
+from tests.fuzz.target import INFER, Target
+from tests.repositories import write_model
+from tests.service.launch import RunningService, running
+
+
+@pytest.fixture(scope="session")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Every model of the conformance suite, and "colours" for images; all that can be allowed is."""
+    repository = tmp_path_factory.mktemp("attacked")
+    write_repository(repository)
+    write_model(repository)
+    with running(
+        repository,
+        model_control_mode="explicit",
+        system_shared_memory=True,
+        log_and_trace_changes=True,
+        default_model="colours",
+    ) as service:
+        yield service
+
+
+@pytest.fixture
+def target(attacked: RunningService) -> Iterator[Target]:
+    """It has 256 bytes of shared memory, known as "region"."""
+    found = Target(attacked)
+    with tempfile.NamedTemporaryFile(dir=FOLDER) as memory:
+        memory.truncate(256)
+        found.register("region", Path(memory.name).name, 256)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="session")
+def attacked_below(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """For what is no message, and no path: grpcio logs a traceback for each of these."""
+    repository = tmp_path_factory.mktemp("attacked_below")
+    write_repository(repository)
+    write_model(repository)
+    with running(repository, may_log="DecodeError") as service:
+        target = Target(service)
+        target.call(INFER, [b"\xff"], grpc.StatusCode.UNKNOWN)
+        target.close()
+        yield service
+
+
+@pytest.fixture
+def target_below(attacked_below: RunningService) -> Iterator[Target]:
+    found = Target(attacked_below)
+    yield found
+    found.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TRIED:
+        terminalreporter.section("hostile inputs tried")
+        for name, count in sorted(TRIED.items()):
+            terminalreporter.line(f"{name}: {count}")

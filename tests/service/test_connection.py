@@ -1,0 +1,184 @@
+"""Slow, idle and boundless HTTP clients; against uvicorn with a handler of a line or two, and little patience."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.rest.connection import HttpConnection
+
+LARGE = 64 * 2**20
+REQUEST = b"GET /small HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+class Impatient(HttpConnection):
+    patience_s = 0.5
+    min_bytes_per_s = 2 * LARGE
+
+
+async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope, receive)
+    if request.url.path == "/read":
+        await request.body()
+    await Response(bytes(LARGE if request.url.path == "/large" else 2))(scope, receive, send)
+
+
+@asynccontextmanager
+async def serving(connection: type[HttpConnection] = Impatient, **options: Any) -> AsyncIterator[tuple[str, int]]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(handler, http=connection, ws="none", lifespan="off", log_config=None, **options)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve([listener]))
+    try:
+        yield listener.getsockname()
+    finally:
+        server.should_exit = True
+        await task
+
+
+Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    pass
+
+
+async def sends_half_a_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(REQUEST[:-2])
+
+
+async def sends_a_head_byte_by_byte_for_ever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(REQUEST[:-2] + b"a: ")
+    while not reader.at_eof():
+        writer.write(b"a")
+        await asyncio.sleep(0.05)
+
+
+async def sends_half_a_second_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(REQUEST + REQUEST[:-2])
+    assert b"200" in await reader.readuntil(b"\r\n\r\n\0\0")
+
+
+async def sends_a_body_for_ever_that_nobody_reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"POST /small HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
+    assert b"200" in await reader.readuntil(b"\r\n\r\n\0\0")
+    while not reader.at_eof():
+        writer.write(b"a")
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        says_nothing,
+        sends_half_a_head,
+        sends_a_head_byte_by_byte_for_ever,
+        sends_half_a_second_head,
+        sends_a_body_for_ever_that_nobody_reads,
+    ],
+)
+async def test_a_client_that_does_not_come_to_the_point_is_cut_off(client: Client) -> None:
+    # uvicorn's own limit on idle connections must not be what ends these.
+    async with serving(timeout_keep_alive=60) as address, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*address)
+        await client(reader, writer)
+        assert await ending(reader) == b""
+        writer.close()
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+async def test_a_client_that_does_not_take_its_answer_is_cut_off(connection: str) -> None:
+    lost = asyncio.Event()
+
+    class Watched(Impatient):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    async with serving(Watched, timeout_keep_alive=60) as address, asyncio.timeout(30):
+        with socket.create_connection(address) as client:
+            client.sendall(f"GET /large HTTP/1.1\r\nhost: x\r\nconnection: {connection}\r\n\r\n".encode())
+            await lost.wait()
+            # What had left before can still be read, and is not all of it.
+            assert received(client) < LARGE
+
+
+def received(client: socket.socket) -> int:
+    count = 0
+    try:
+        while found := client.recv(2**20):
+            count += len(found)
+    except ConnectionResetError:
+        pass
+    return count
+
+
+async def ending(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the connection ends, in whatever way."""
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+
+
+async def test_a_client_that_takes_its_time_within_reason_is_served() -> None:
+    async with serving() as address, asyncio.timeout(60):
+        reader, writer = await asyncio.open_connection(*address)
+        for request in (REQUEST, REQUEST, b"POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc"):
+            for byte in request:
+                writer.write(bytes([byte]))
+                await writer.drain()
+            assert b"200" in await reader.readuntil(b"\r\n\r\n\0\0")
+        # A body's time is the application's to bound.
+        writer.write(b"POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n")
+        await asyncio.sleep(2 * Impatient.patience_s)
+        writer.write(b"a")
+        assert b"200" in await reader.readuntil(b"\r\n\r\n\0\0")
+        writer.close()
+
+
+async def test_requests_sent_at_once_are_answered_in_turn() -> None:
+    async with serving() as address, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(REQUEST * 100)
+        for _ in range(100):
+            assert b"200" in await reader.readuntil(b"\r\n\r\n\0\0")
+        writer.close()
+
+
+@pytest.mark.parametrize("beginning", [b"GET /", b"GET / HTTP/1.1\r\na: ", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 100])
+async def test_a_head_without_end(beginning: bytes) -> None:
+    async with serving() as address, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(beginning)
+        # As much at a time as is read at a time, so that what follows comes in pieces.
+        while not reader._buffer:  # type: ignore[attr-defined]
+            writer.write(b"a" * 4096)
+            await asyncio.sleep(0.001)
+        assert refusal(await ending(reader)) == (431, f"more than {Impatient.max_head_bytes} bytes")
+        writer.close()
+
+
+async def test_what_is_no_http_is_refused_in_the_form_of_every_error() -> None:
+    async with serving() as address, asyncio.timeout(30):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03")
+        assert refusal(await reader.read()) == (400, "Invalid HTTP request received.")
+        writer.close()
+
+
+def refusal(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-type: application/json" in head
+    assert b"connection: close" in head
+    return int(head.split()[1]), json.loads(body)["error"]

@@ -34,9 +34,7 @@ def baseline() -> FileDescriptorProto:
 
 
 def live() -> FileDescriptorProto:
-    file = FileDescriptorProto()
-    classifier_pb2.DESCRIPTOR.CopyToProto(file)
-    return file
+    return FileDescriptorProto.FromString(classifier_pb2.DESCRIPTOR.serialized_pb)
 
 
 def breaks(before: FileDescriptorProto, after: FileDescriptorProto) -> Iterator[str]:

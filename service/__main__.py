@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -55,6 +56,10 @@ def _serve(arguments: list[str]) -> int:
     except (ValidationError, SettingsError) as error:
         print(f"error: {_explain(error)}", file=sys.stderr)
         return 2
+
+    # Every connection is an open file, and what a process begins with is few.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     # Imported late: `--help` and a wrong setting should not wait for the engine.
     import uvloop

@@ -8,7 +8,7 @@ import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +18,6 @@ import grpc.aio
 import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 from starlette.types import ASGIApp
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -43,7 +42,7 @@ from service.protocol import (
     ServiceInformation,
 )
 from service.repository import Repository
-from service.rest.application import create_http_application
+from service.rest.application import create_http_application, create_metrics_application
 from service.rest.connection import HttpConnection
 from service.rpc.classifier import ClassifierServicer
 from service.rpc.inference import InferenceServicer
@@ -149,9 +148,12 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         stack.callback(decoder.close)
         stack.callback(memory.close)
         stack.push_async_callback(_close, repository, engine)
-        metrics_address = stack.enter_context(_metrics_server(telemetry, settings))
+        metrics = create_metrics_application(telemetry)
+        metrics_server = await stack.enter_async_context(
+            _http_server(metrics, "metrics", settings.metrics_port, settings)
+        )
         grpc_server = await stack.enter_async_context(_grpc_server(*servicers, settings))
-        http_server = await stack.enter_async_context(_http_server(application, settings))
+        http_server = await stack.enter_async_context(_http_server(application, "http", settings.http_port, settings))
 
         if not await _unless_stopped(repository.start(), lifecycle):
             return
@@ -163,7 +165,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         # What is there by now stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
-        on_started(Running(repository, http_server.address, grpc_server.address, metrics_address))
+        on_started(Running(repository, http_server.address, grpc_server.address, metrics_server.address))
 
         if settings.backend == "triton":
             await _poll(repository, TRITON_POLL_INTERVAL_S, disturbed, lifecycle)
@@ -293,18 +295,6 @@ async def _unless_stopped(work: object, lifecycle: Lifecycle) -> bool:
     return False
 
 
-@contextmanager
-def _metrics_server(telemetry: Telemetry, settings: Settings) -> Iterator[str]:
-    try:
-        server, thread = start_http_server(settings.metrics_port, settings.host, telemetry.registry)
-    except OSError as error:
-        raise _cannot_listen("metrics", settings.host, settings.metrics_port, error) from error
-    yield _address(settings.host, server.server_port)
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
 @dataclass(frozen=True)
 class _GrpcServer:
     server: grpc.aio.Server
@@ -363,12 +353,12 @@ class _HttpServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _http_server(application: ASGIApp, settings: Settings) -> AsyncIterator[_HttpServer]:
+async def _http_server(application: ASGIApp, what: str, port: int, settings: Settings) -> AsyncIterator[_HttpServer]:
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.create_server((settings.host, settings.http_port), family=family, backlog=2048)
+        listener = socket.create_server((settings.host, port), family=family, backlog=2048)
     except OSError as error:
-        raise _cannot_listen("http", settings.host, settings.http_port, error) from error
+        raise _cannot_listen(what, settings.host, port, error) from error
     config = uvicorn.Config(
         application,
         http=HttpConnection,

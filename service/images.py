@@ -88,7 +88,9 @@ def _decode(content: bytes, preprocessing: Preprocessing, limits: ImageLimits, m
             return None
         # Pillow decodes to the same pixels, in several times the time; only it says what is wrong with a broken one.
         with suppress(ValueError):
-            pixels = simplejpeg.decode_jpeg(content, "RGB", fastdct=False, fastupsample=False)
+            pixels: Pixels = simplejpeg.decode_jpeg(content, "RGB", fastdct=False, fastupsample=False)
+            if size == (preprocessing.width, preprocessing.height) and min(size) == preprocessing.resize_short_side:
+                return pixels
             return _fit(Image.fromarray(pixels), preprocessing)
     with _opened(content, limits) as image:
         if image.width * image.height > most_pixels:

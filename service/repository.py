@@ -328,6 +328,8 @@ class Repository:
         if old:
             self._withdraw(old)
         self._on_served(entry.served)
+        if not opened.proven:
+            log.info("%s version %s: not proven: it has no golden sample", model.name, version)
         for name in opened.config.without_effect():
             log.warning("%s: config.pbtxt: %s has no effect here", model.name, name)
         return entry

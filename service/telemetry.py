@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -83,6 +84,11 @@ class Telemetry:
             ["model", "version", "execution_provider", "instances"], registry=self.registry,
         )  # fmt: skip
         self._children: dict[tuple[str, str], list[tuple[str, Histogram]]] = {}
+
+    def page(self, accept: str) -> tuple[bytes, str]:
+        """Every metric, in the format that a client accepts, and that format's media type."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self.registry), media_type
 
     @contextmanager
     def request(self, protocol: str) -> Iterator[RequestRecord]:

@@ -1,14 +1,17 @@
-"""The HTTP application: its routes and its one form of error."""
+"""The HTTP applications: their routes and their one form of error."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.routing import Route
+from starlette.types import ASGIApp, ExceptionHandler
 
 from service.classifier import Classifier
 from service.control import Control
@@ -75,15 +78,29 @@ def create_http_application(
     ]
     application = Starlette(
         routes=[*routes, *docs_routes(version, routes)],
-        exception_handlers={
-            FoveaError: _on_fovea_error,
-            HTTPException: _on_http_error,
-            ClientDisconnect: _on_disconnect,
-            Exception: _on_bug,
-        },
+        exception_handlers=_error_handlers(),
     )
     application.router.redirect_slashes = False
     return RequestScope(application, lifecycle)
+
+
+def create_metrics_application(telemetry: Telemetry) -> ASGIApp:
+    """What Prometheus asks, on a port of its own."""
+
+    def metrics(request: Request) -> Response:
+        content, media_type = telemetry.page(request.headers.get("accept", ""))
+        return Response(content, headers={"content-type": media_type})
+
+    return Starlette(routes=[Route("/metrics", metrics)], exception_handlers=_error_handlers())
+
+
+def _error_handlers() -> Mapping[Any, ExceptionHandler]:
+    return {
+        FoveaError: _on_fovea_error,
+        HTTPException: _on_http_error,
+        ClientDisconnect: _on_disconnect,
+        Exception: _on_bug,
+    }
 
 
 async def _on_fovea_error(request: Request, error: Exception) -> JSONResponse:

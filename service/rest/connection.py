@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from asyncio import TimerHandle, Transport
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+CONNECTION = "fovea.connection"
+"""In a scope's state."""
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -17,11 +21,16 @@ class HttpConnection(HttpToolsProtocol):
     Attributes:
         patience_s: the time for a head; for an answer there is more, at `min_bytes_per_s`.
         max_head_bytes: of a request, before its body.
+        gone: whether the client is.
+        on_gone: called when it goes; for the request that is being answered, which finds the connection in its scope.
     """
 
     patience_s: ClassVar[float] = 20.0
     min_bytes_per_s: ClassVar[int] = 16 * 2**10
     max_head_bytes: ClassVar[int] = 64 * 2**10
+
+    gone = False
+    on_gone: Callable[[], object] | None = None
 
     _timer: TimerHandle | None = None
     _in_head = False
@@ -34,6 +43,9 @@ class HttpConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        self.gone = True
+        if self.on_gone:
+            self.on_gone()
 
     def data_received(self, data: bytes) -> None:
         began_in_head = self._in_head
@@ -45,6 +57,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope["state"][CONNECTION] = self
         self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:

@@ -10,6 +10,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from service.rest.connection import CONNECTION, HttpConnection
 from service.telemetry import RequestRecord, Telemetry
 
 
@@ -22,23 +23,20 @@ async def cancelled_on_disconnect(request: Request) -> AsyncIterator[None]:
     """
     work = asyncio.current_task()
     assert work is not None
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        work.cancel("the client disconnected")
-
-    watcher = asyncio.create_task(watch())
+    connection: HttpConnection = request.scope["state"][CONNECTION]
+    if connection.gone:
+        raise ClientDisconnect
+    connection.on_gone = work.cancel
     try:
         yield
-        if watcher.done():
+        if connection.gone:
             await asyncio.sleep(0)  # Here the cancellation arrives that came too late for the work.
     except asyncio.CancelledError:
-        if watcher.done() and not work.uncancel():
+        if connection.gone and not work.uncancel():
             raise ClientDisconnect from None
         raise
     finally:
-        watcher.cancel()
+        connection.on_gone = None
 
 
 async def answered(telemetry: Telemetry, answer: Callable[[RequestRecord], Awaitable[Response]]) -> Response:

@@ -180,4 +180,5 @@ def _version(entry: VersionEntry) -> pb.ModelVersion:
         version.max_batch_size = served.config.max_batch_size
         version.execution_provider = served.execution_provider
         version.instances = len(served.instances)
+        version.proven = served.proven
     return version

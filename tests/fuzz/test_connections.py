@@ -21,6 +21,7 @@ from tests.conformance.models import write_repository
 from tests.conformance.wire import simple_request
 from tests.fuzz.campaign import TRIED, campaign, try_inputs
 from tests.fuzz.mutations import changed_bytes, to_json
+from tests.fuzz.seeds import FORM
 from tests.fuzz.target import GOOD, INFER, TIMEOUT_S, Target
 from tests.repositories import write_model
 from tests.service.launch import RunningService, running
@@ -30,6 +31,7 @@ SMUGGLED = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 CHUNKED = b"transfer-encoding: chunked\r\n"
 IDLE_CONNECTIONS = 10_000
 FEWEST_CONNECTIONS = 1_000
+MAX_CALLS = 1_000
 MAX_BYTES_BY_CONNECTION = 64 * 2**10
 
 
@@ -160,7 +162,7 @@ FLOODS = {
     + b"".join(
         frame(HEADERS, 4, stream, CALL) + frame(RESET, 0, stream, struct.pack(">I", 8)) for stream in range(1, 4001, 2)
     ),
-    "streams opened and left": OPENED + b"".join(frame(HEADERS, 4, stream, CALL) for stream in range(1, 401, 2)),
+    "streams opened and left": OPENED + b"".join(frame(HEADERS, 4, stream, CALL) for stream in range(1, 4001, 2)),
     "a message that says it is of 4 GiB": OPENED
     + frame(HEADERS, 4, 1, CALL)
     + frame(0, 0, 1, b"\0\xff\xff\xff\xff" + bytes(100)),
@@ -194,11 +196,27 @@ def test_what_comes_to_the_grpc_port(target_below: Target, name: str) -> None:
     target.must_be_unharmed(0)
 
 
+def test_calls_that_one_connection_may_begin(target_below: Target) -> None:
+    """Each of them is memory held, and what begins one is a few bytes."""
+    with connect(target_below.service.grpc) as connection:
+        connection.sendall(OPENED)
+        for stream in range(1, 2 * MAX_CALLS + 2, 2):
+            connection.sendall(frame(HEADERS, 4, stream, CALL))
+        answer = b""
+        while frame(RESET, 0, 2 * MAX_CALLS + 1, length=4) not in answer:
+            answer += connection.recv(2**16)
+        assert frame(RESET, 0, 2 * MAX_CALLS - 1, length=4) not in answer
+    target_below.must_be_unharmed(0)
+
+
 @campaign(short=60, long=2000)
 def test_bytes_at_either_port(target_below: Target, inputs: int) -> None:
     """Requests and frames with bytes changed, each on a connection of its own."""
     target, body = target_below, to_json(GOOD)
-    request = HEAD + b"connection: close\r\n" + f"content-length: {len(body)}\r\n\r\n".encode() + body
+    infer = HEAD + b"accept-encoding: gzip;q=0.5, deflate\r\ncontent-encoding: identity\r\nx-request-id: 1\r\n"
+    infer += b"inference-header-content-length: %d\r\ncontent-length: %d\r\n\r\n" % (len(body), len(body)) + body
+    form = b"POST /v1/classify?top_k=1 HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=x\r\n"
+    form += CHUNKED + b"connection: close\r\n\r\n%x\r\n" % len(FORM) + FORM + b"\r\n0\r\n\r\n"
     called = OPENED + frame(HEADERS, 4, 1, CALL) + frame(0, 1, 1, MESSAGE)
 
     def send(sent: tuple[str, bytes]) -> None:
@@ -210,7 +228,8 @@ def test_bytes_at_either_port(target_below: Target, inputs: int) -> None:
             assert not answer.startswith(b"HTTP/1.1 5"), answer
 
     sent = st.one_of(
-        st.tuples(st.just(target.address), changed_bytes(request)),
+        st.tuples(st.just(target.address), changed_bytes(infer)),
+        st.tuples(st.just(target.address), changed_bytes(form)),
         st.tuples(st.just(target.service.grpc), changed_bytes(called)),
     )
     try_inputs("connections, bytes at either port", inputs, sent, send, target.half_way)
@@ -261,6 +280,8 @@ HOLDING = {
     "a body that nobody asked for": b"GET /v2 HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{",
     "a chunk": HEAD + CHUNKED + b"\r\n3e8\r\n{",
 }
+HOLDING_METRICS = {"nothing": b"", "half of a head": b"GET /metrics HTTP/1.1\r\n"}
+HOLDING_GRPC = {"nothing": b"", "half of the preface": PREFACE[:10], "a preface and no settings": PREFACE}
 
 
 @pytest.mark.system
@@ -269,11 +290,21 @@ def test_who_holds_on_is_let_go(lone_target: Target) -> None:
     """Whatever a client has begun and does not end, and be it byte by byte: its connection ends."""
     before = open_files(lone_target.service)
     with contextlib.ExitStack() as stack:
-        holding = {stack.enter_context(connect(lone_target.address)): name for name in HOLDING for _ in range(2)}
+        service = lone_target.service
+        ports = {
+            "HTTP": (lone_target.address, HOLDING),
+            "metrics": (service.metrics.removeprefix("http://").removesuffix("/metrics"), HOLDING_METRICS),
+            "gRPC": (service.grpc, HOLDING_GRPC),
+        }
+        holding = {}
+        for port, (address, beginnings) in ports.items():
+            for name, beginning in [*beginnings.items()] * 2:
+                connection = stack.enter_context(connect(address))
+                connection.sendall(beginning)
+                connection.setblocking(False)
+                holding[connection] = f"{port}: {name}"
         dripping = list(holding)[::2]
-        for connection, name in holding.items():
-            connection.sendall(HOLDING[name])
-            connection.setblocking(False)
+        TRIED["connections, held"] += len(holding)
         deadline = time.monotonic() + 2 * HttpConnection.patience_s + 60
         while holding:
             assert time.monotonic() < deadline, list(holding.values())
@@ -286,7 +317,6 @@ def test_who_holds_on_is_let_go(lone_target: Target) -> None:
             for connection in dripping:
                 with contextlib.suppress(OSError):
                     connection.send(b"1")
-    TRIED["connections, held"] += len(HOLDING) * 2
     wait_for_files(lone_target.service, before, TIMEOUT_S)
     lone_target.must_be_unharmed(0)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.rest.connection import HttpConnection
+from tests.repositories import write_model
+from tests.service.launch import running
 
 LARGE = 64 * 2**20
 REQUEST = b"GET /small HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -175,6 +179,17 @@ async def test_what_is_no_http_is_refused_in_the_form_of_every_error() -> None:
         writer.write(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03")
         assert refusal(await reader.read()) == (400, "Invalid HTTP request received.")
         writer.close()
+
+
+def test_the_service_has_as_many_connections_as_it_may(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+    try:
+        with running(tmp_path) as service:
+            assert resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE) == (most, most)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
 
 
 def refusal(answer: bytes) -> tuple[int, str]:

@@ -318,6 +318,7 @@ def test_models(stub: Stub) -> None:
     assert list(version.labels) == list(LABELS)
     assert (list(version.input_shape), version.max_batch_size) == ([8, 8, 3], 8)
     assert version.execution_provider == "CPUExecutionProvider"
+    assert version.proven
     assert version.instances >= 1
     with pytest.raises(grpc.RpcError) as raised:
         stub.GetModel(pb.GetModelRequest(name="x"), timeout=TIMEOUT_S)

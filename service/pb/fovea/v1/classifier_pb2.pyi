@@ -133,7 +133,7 @@ class Model(_message.Message):
     def __init__(self, name: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("version", "state", "reason", "labels", "input_shape", "max_batch_size", "execution_provider", "instances")
+    __slots__ = ("version", "state", "reason", "labels", "input_shape", "max_batch_size", "execution_provider", "instances", "proven")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +142,7 @@ class ModelVersion(_message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_PROVIDER_FIELD_NUMBER: _ClassVar[int]
     INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    PROVEN_FIELD_NUMBER: _ClassVar[int]
     version: str
     state: ModelState
     reason: str
@@ -150,4 +151,5 @@ class ModelVersion(_message.Message):
     max_batch_size: int
     execution_provider: str
     instances: int
-    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., max_batch_size: _Optional[int] = ..., execution_provider: _Optional[str] = ..., instances: _Optional[int] = ...) -> None: ...
+    proven: bool
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., max_batch_size: _Optional[int] = ..., execution_provider: _Optional[str] = ..., instances: _Optional[int] = ..., proven: _Optional[bool] = ...) -> None: ...

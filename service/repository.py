@@ -26,7 +26,7 @@ from service.tensors import Tensors
 log = logging.getLogger("fovea.repository")
 
 MAX_SHOWN_LENGTH = 100
-MAX_NAME_LENGTH = 200
+MAX_NAME_BYTES = 200
 UNLOADED = "unloaded"
 
 OnBatch = Callable[[str, str, BatchRecord], None]
@@ -398,7 +398,8 @@ def _model_names(folder: Path) -> list[str]:
 
 
 def _is_folder_name(name: str) -> bool:
-    return 0 < len(name) <= MAX_NAME_LENGTH and name.isprintable() and "/" not in name and not name.startswith(".")
+    fits = name.isprintable() and 0 < len(name.encode()) <= MAX_NAME_BYTES
+    return fits and "/" not in name and not name.startswith(".")
 
 
 def _check_files(name: str, files: Mapping[str, bytes], override: str | None) -> None:

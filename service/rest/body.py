@@ -159,6 +159,6 @@ async def _from_form(
 
 
 def parse_top_k(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
         raise InvalidInputError(f"top_k is {text!r}: must be a whole number, at least 1")
     return int(text)

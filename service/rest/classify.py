@@ -27,6 +27,7 @@ def classify_route(
     async def answer(request: Request, record: RequestRecord) -> Response:
         deadline = time.monotonic() + request_timeout_s
         query = request.query_params
+        top_k = parse_top_k(query["top_k"]) if "top_k" in query else None
         async with arriving(request_timeout_s):
             given = await read_input(request, max_request_bytes=max_request_bytes, max_images=max_images)
         if record.trace:
@@ -38,7 +39,7 @@ def classify_route(
                 given.images,
                 model=model,
                 version=given.version or query.get("version", ""),
-                top_k=parse_top_k(query["top_k"]) if given.top_k is None and "top_k" in query else given.top_k,
+                top_k=top_k if given.top_k is None else given.top_k,
                 deadline=deadline,
             )
         telemetry.observe(found, record.trace)

@@ -44,7 +44,7 @@ class ClassifyBody(BaseModel):
     images: list[str] = Field(description="Encoded images, each in base64.")
     model: str = ""
     version: str = ""
-    top_k: int = Field(default=5, description="Predictions for each image.")
+    top_k: int = Field(default=5, ge=1, description="Predictions for each image.")
 
 
 class VersionBody(BaseModel):

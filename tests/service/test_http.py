@@ -154,6 +154,12 @@ def test_a_wrong_top_k_in_json(http: httpx.Client, top_k: object) -> None:
     assert "top_k" in error_of(post_json(http, images=encoded(RED), top_k=top_k), 400)
 
 
+def test_a_wrong_top_k_in_the_query_is_wrong_beside_a_right_one(http: httpx.Client) -> None:
+    for content in ({"json": {"images": encoded(RED), "top_k": 2}}, {"files": {"image": RED}, "data": {"top_k": "2"}}):
+        assert "top_k is " in error_of(http.post("/v1/classify", params={"top_k": 0}, **content), 400)
+        assert http.post("/v1/classify", params={"top_k": 1}, **content).status_code == 200
+
+
 def test_an_unknown_model(http: httpx.Client) -> None:
     text = "Request for unknown model: 'x' is not found"
     for response in (

@@ -388,7 +388,7 @@ async def test_files_of_a_request_make_a_model_for_as_long_as_it_is_loaded(tmp_p
     assert "sent" not in repository.models
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../colours", "a/b", ".hidden", "x" * 300, "a\0b"])
+@pytest.mark.parametrize("name", ["", ".", "..", "../colours", "a/b", ".hidden", "x" * 300, "é" * 150, "a\0b"])
 async def test_names_that_are_no_folders_leave_no_trace(tmp_path: Path, load: Load, name: str) -> None:
     write_model(tmp_path)
     repository = await load()
@@ -401,7 +401,7 @@ async def test_names_that_are_no_folders_leave_no_trace(tmp_path: Path, load: Lo
     assert repository.problems() == []
 
 
-@pytest.mark.parametrize("path", ["../x", "/x", "1/../../x", "1//x", "1/\0", "", "1/" + "x" * 300])
+@pytest.mark.parametrize("path", ["../x", "/x", "1/../../x", "1//x", "1/\0", "", "1/" + "x" * 300, "1/" + "é" * 150])
 async def test_files_stay_in_the_models_folder(tmp_path: Path, load: Load, path: str) -> None:
     write_model(tmp_path)
     repository = await load()

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and the metrics")
     command.add_argument("--resume", action="store_true", help="continue the run in that folder, as it was started")
     command.add_argument("--net", choices=sorted(NETS), help="default: fastcnn")
-    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 56)")
+    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 48)")
     command.add_argument(
         "--averaged-epochs",
         type=_at_least(0),

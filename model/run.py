@@ -43,7 +43,7 @@ class Recipe:
 
 RECIPES = {
     "lenet": Recipe("lenet", 20, 0, 0, 128, 0.03, None, 0.9, 0.0, flip=True, shift=2, cutout=0, cutmix=0.0),
-    "fastcnn": Recipe("fastcnn", 56, 8, 0, 1000, 0.5, 0.17, 0.7, 0.1, flip=True, shift=2, cutout=0, cutmix=0.5),
+    "fastcnn": Recipe("fastcnn", 48, 8, 0, 1000, 0.5, 0.17, 0.7, 0.1, flip=True, shift=2, cutout=0, cutmix=0.5),
 }
 
 

@@ -27,13 +27,14 @@ def announcement(running: Running, settings: Settings) -> str:
         f"  gRPC     {running.grpc_address}",
         f"  metrics  http://{running.metrics_address}/metrics",
     ]
-    proven = next((served for served in served_versions if served.proven), None)
+    proven = [served for served in served_versions if served.proven]
     if proven:
-        picture = settings.model_repository.resolve() / proven.name / proven.version / "golden.jpg"
+        shown = next((served for served in proven if served.name == settings.default_model), proven[0])
+        picture = settings.model_repository.resolve() / shown.name / shown.version / "golden.jpg"
         lines += [
             "Classify a picture:",
             f"  curl -H 'content-type: image/jpeg' --data-binary @{shlex.quote(str(picture))} "
-            f"'http://{running.http_address}/v1/classify?model={proven.name}'",
+            f"'http://{running.http_address}/v1/classify?model={shown.name}'",
         ]
     return "\n".join(lines)
 

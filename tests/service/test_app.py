@@ -79,6 +79,21 @@ def test_the_announced_curl_line_works_as_it_stands(tmp_path: Path) -> None:
         assert json.loads(answer.stdout)["predictions"][0]["label"] == "green"
 
 
+def test_the_announced_curl_line_asks_the_default_model(tmp_path: Path) -> None:
+    write_model(tmp_path, "another")
+    write_model(tmp_path)
+    write_model(tmp_path, "unproven", golden=False)
+    for default, shown in ((None, "another"), ("colours", "colours"), ("unproven", "another")):
+        with running(tmp_path, **({"default_model": default} if default else {})) as service:
+            assert service.process.stdout
+            line = ""
+            while not line.startswith("  curl "):
+                line = service.process.stdout.readline()
+                assert line
+            assert f"/{shown}/1/golden.jpg" in line
+            assert line.endswith(f"/v1/classify?model={shown}'\n")
+
+
 @pytest.mark.parametrize("setting", ["http_port", "grpc_port", "metrics_port"])
 def test_a_taken_port_is_named(service: RunningService, fast_repository: Path, setting: str) -> None:
     addresses = {"http_port": service.http, "grpc_port": service.grpc, "metrics_port": service.metrics}

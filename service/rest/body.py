@@ -127,10 +127,26 @@ def _from_base64(text: str) -> EncodedImage:
         return InvalidInputError(f"not base64: {error}")
 
 
+class _FormParser(MultiPartParser):
+    """Starlette's, for which a body that breaks off is whole without the part that it breaks off in."""
+
+    _ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def to_the_end(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not self._ended:
+            raise MultiPartException("it ends without its closing boundary")
+
+
 async def _from_form(
     request: Request, chunks: AsyncGenerator[bytes, None], max_request_bytes: int, max_images: int
 ) -> ClassifyInput:
-    parser = MultiPartParser(request.headers, chunks, max_files=max_images, max_fields=MAX_FORM_FIELDS)
+    parser = _FormParser(request.headers, chunks, max_files=max_images, max_fields=MAX_FORM_FIELDS)
+    parser.stream = parser.to_the_end(chunks)
     # The body's size is bounded already; this keeps its parts in memory, where a file system may be read-only.
     parser.spool_max_size = max_request_bytes
     try:

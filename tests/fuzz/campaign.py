@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -17,6 +17,13 @@ from hypothesis.strategies import SearchStrategy
 Input = TypeVar("Input")
 
 SCALE = float(os.environ.get("FOVEA_TEST_FUZZ_SCALE", "1"))
+MANY = 1000
+"""Inputs, from which on a campaign ends with a look at the memory."""
+REPEATED = 200
+"""Inputs that are tried again and again for that: new ones may need more memory than any before."""
+ROUNDS = int(5 * max(1, SCALE))
+MAX_GROWTH = 1.04
+"""Of the memory, from the first of these rounds to the last."""
 TRIED: Counter[str] = Counter()
 """Inputs by campaign, of this run."""
 
@@ -39,14 +46,14 @@ def try_inputs(
     inputs: int,
     strategy: SearchStrategy[Input],
     check: Callable[[Input], object],
-    half_way: Callable[[], None],
+    memory_bytes: Callable[[], int] | None = None,
 ) -> None:
     """Check so many inputs: the same ones in every run of the same scale 1.
 
     Args:
-        half_way: called once half of them were tried.
+        memory_bytes: of what they are tried on; where they are many, some are repeated, and it must not grow.
     """
-    tried = 0
+    last: deque[Input] = deque(maxlen=REPEATED)
 
     @settings(
         max_examples=inputs,
@@ -59,11 +66,15 @@ def try_inputs(
     )
     @given(strategy)
     def trial(value: Input) -> None:
-        nonlocal tried
-        tried += 1
         TRIED[name] += 1
-        if tried == inputs // 2:
-            half_way()
+        last.append(value)
         check(value)
 
     trial()
+    if memory_bytes and inputs >= MANY:
+        after_round = []
+        for _ in range(1 + ROUNDS):
+            for value in last:
+                check(value)
+            after_round.append(memory_bytes())
+        assert after_round[-1] <= MAX_GROWTH * after_round[0], after_round

@@ -18,8 +18,6 @@ from tests.service.launch import RunningService
 TIMEOUT_S = 60.0
 MAX_ERROR_BYTES = 8 * 2**10
 """Of an error, whatever a client's own words in it."""
-MAX_GROWTH = 1.08
-"""Of the memory, from half of the inputs to all of them."""
 
 SERVERS_FAULT = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 NOT_AT_ALL = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -44,7 +42,6 @@ class Target:
         self._unary: Any = self.channel.unary_unary
         self._stream: Any = self.channel.stream_stream
         self._connection = http.client.HTTPConnection(self.address, timeout=TIMEOUT_S)
-        self._memory_half_way = 0
 
     def close(self) -> None:
         self._connection.close()
@@ -117,11 +114,8 @@ class Target:
         body = to_json({"key": key, "byte_size": byte_size})
         assert self.post(f"/v2/systemsharedmemory/region/{region}/register", body) == 200
 
-    def half_way(self) -> None:
-        self._memory_half_way = self.service.resident_bytes()
-
-    def must_be_unharmed(self, inputs: int) -> None:
-        """A good request is answered as ever on both protocols; and thousands of inputs left no memory behind."""
+    def must_be_unharmed(self) -> None:
+        """A good request is answered as ever on both protocols."""
         assert self.service.process.poll() is None
         assert self.post(model_path("simple") + "/infer", to_json(GOOD)) == 200
         answer: Any = service_pb2_grpc.GRPCInferenceServiceStub(self.channel).ModelInfer(
@@ -130,6 +124,3 @@ class Target:
         assert [output.name for output in answer.outputs] == ["OUTPUT0", "OUTPUT1"]
         log = self.service.stderr()
         assert log.count("Traceback") == len(GRPCIOS_OWN.findall(log)), log[-5000:]
-        if inputs >= 1000:
-            memory = self.service.resident_bytes()
-            assert memory <= MAX_GROWTH * self._memory_half_way, (self._memory_half_way, memory)

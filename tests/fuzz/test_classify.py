@@ -48,8 +48,8 @@ def test_images(target: Target, inputs: int) -> None:
     changed = st.sampled_from(IMAGES).flatmap(changed_bytes)
     media_types = st.one_of(st.just("image/jpeg"), st.sampled_from(MEDIA_TYPES))
     requests = st.tuples(changed, media_types, st.one_of(st.just({}), query))
-    try_inputs("classify, images", inputs, requests, send, target.half_way)
-    target.must_be_unharmed(inputs)
+    try_inputs("classify, images", inputs, requests, send, target.service.resident_bytes)
+    target.must_be_unharmed()
 
 
 @campaign(short=100, long=1500)
@@ -63,9 +63,13 @@ def test_json(target: Target, inputs: int) -> None:
     )
     headers = {"content-type": "application/json"}
     try_inputs(
-        "classify, JSON", inputs, bodies, lambda body: target.post(PATH, to_json(body), headers), target.half_way
+        "classify, JSON",
+        inputs,
+        bodies,
+        lambda body: target.post(PATH, to_json(body), headers),
+        target.service.resident_bytes,
     )
-    target.must_be_unharmed(inputs)
+    target.must_be_unharmed()
 
 
 @campaign(short=100, long=1500)
@@ -77,8 +81,8 @@ def test_forms(target: Target, inputs: int) -> None:
         body, media_type = request
         target.post(PATH, body, {"content-type": media_type})
 
-    try_inputs("classify, forms", inputs, forms, send, target.half_way)
-    target.must_be_unharmed(inputs)
+    try_inputs("classify, forms", inputs, forms, send, target.service.resident_bytes)
+    target.must_be_unharmed()
 
 
 @campaign(short=100, long=1500)
@@ -105,5 +109,5 @@ def test_paths(target: Target, inputs: int) -> None:
         if "/unload" not in path and "/load" not in path:
             target.request(method, path, others=(501, 503))
 
-    try_inputs("paths and methods", inputs, st.tuples(methods, paths), send, target.half_way)
-    target.must_be_unharmed(inputs)
+    try_inputs("paths and methods", inputs, st.tuples(methods, paths), send, target.service.resident_bytes)
+    target.must_be_unharmed()

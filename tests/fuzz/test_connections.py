@@ -106,7 +106,7 @@ def test_an_upgrade_is_left_alone(target: Target) -> None:
                 b"sec-websocket-key: eA==\r\nsec-websocket-version: 13\r\n\r\n"
             )
             assert said(connection).startswith(b"HTTP/1.1 200 ")
-    target.must_be_unharmed(0)
+    target.must_be_unharmed()
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -193,7 +193,7 @@ def test_what_comes_to_the_grpc_port(target_below: Target, name: str) -> None:
     message = simple_request().SerializeToString()
     while target.call(INFER, [message], grpc.StatusCode.CANCELLED) is not grpc.StatusCode.OK:
         pass
-    target.must_be_unharmed(0)
+    target.must_be_unharmed()
 
 
 def test_calls_that_one_connection_may_begin(target_below: Target) -> None:
@@ -206,7 +206,7 @@ def test_calls_that_one_connection_may_begin(target_below: Target) -> None:
         while frame(RESET, 0, 2 * MAX_CALLS + 1, length=4) not in answer:
             answer += connection.recv(2**16)
         assert frame(RESET, 0, 2 * MAX_CALLS - 1, length=4) not in answer
-    target_below.must_be_unharmed(0)
+    target_below.must_be_unharmed()
 
 
 @campaign(short=60, long=2000)
@@ -232,8 +232,8 @@ def test_bytes_at_either_port(target_below: Target, inputs: int) -> None:
         st.tuples(st.just(target.address), changed_bytes(form)),
         st.tuples(st.just(target.service.grpc), changed_bytes(called)),
     )
-    try_inputs("connections, bytes at either port", inputs, sent, send, target.half_way)
-    target.must_be_unharmed(inputs)
+    try_inputs("connections, bytes at either port", inputs, sent, send, target.service.resident_bytes)
+    target.must_be_unharmed()
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_who_holds_on_is_let_go(lone_target: Target) -> None:
                 with contextlib.suppress(OSError):
                     connection.send(b"1")
     wait_for_files(lone_target.service, before, TIMEOUT_S)
-    lone_target.must_be_unharmed(0)
+    lone_target.must_be_unharmed()
 
 
 @pytest.mark.system
@@ -329,7 +329,7 @@ def test_idle_connections_by_the_thousand(lone_target: Target, many_files: int, 
     if many_files < FEWEST_CONNECTIONS:
         pytest.skip(f"needs {FEWEST_CONNECTIONS} open files, the hard limit allows {many_files}")
     service = lone_target.service
-    lone_target.must_be_unharmed(0)
+    lone_target.must_be_unharmed()
     files, memory = open_files(service), service.resident_bytes()
     address = lone_target.address if protocol == "HTTP" else service.grpc
     with contextlib.ExitStack() as stack:
@@ -337,14 +337,14 @@ def test_idle_connections_by_the_thousand(lone_target: Target, many_files: int, 
             connection = stack.enter_context(connect(address))
             connection.sendall(OPENED if protocol == "gRPC" else SMUGGLED[:10])
             if number % 1000 == 0:
-                lone_target.must_be_unharmed(0)
-        lone_target.must_be_unharmed(0)
+                lone_target.must_be_unharmed()
+        lone_target.must_be_unharmed()
         TRIED[f"connections, idle ({protocol})"] += many_files
         assert service.resident_bytes() - memory < many_files * MAX_BYTES_BY_CONNECTION
         if protocol == "HTTP":
             wait_for_files(service, files + 10, 2 * HttpConnection.patience_s)
     wait_for_files(service, files + 10, TIMEOUT_S)
-    lone_target.must_be_unharmed(0)
+    lone_target.must_be_unharmed()
 
 
 @pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
@@ -371,4 +371,4 @@ def test_more_connections_than_files(target: Target, protocol: str) -> None:
             time.sleep(0.1)
     finally:
         resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, before)
-    target.must_be_unharmed(0)
+    target.must_be_unharmed()

@@ -65,9 +65,9 @@ def test_messages(target: Target, inputs: int) -> None:
         inputs,
         st.sampled_from(sorted(METHODS)).flatmap(calls),
         lambda call: target.call(call[0], [message.SerializeToString() for message in call[1]]),
-        target.half_way,
+        target.service.resident_bytes,
     )
-    target.must_be_unharmed(inputs)
+    target.must_be_unharmed()
 
 
 @campaign(short=150, long=3000)
@@ -95,9 +95,9 @@ def test_inference_requests(target: Target, inputs: int) -> None:
         inputs,
         requests(),
         lambda request: target.call(INFER, [request.SerializeToString()]),
-        target.half_way,
+        target.service.resident_bytes,
     )
-    target.must_be_unharmed(inputs)
+    target.must_be_unharmed()
 
 
 @campaign(short=150, long=4000)
@@ -122,5 +122,5 @@ def test_bytes(target_below: Target, inputs: int) -> None:
         st.tuples(st.just("/fovea.v1.Classifier/Classify"), changed_bytes(CLASSIFY.SerializeToString())),
         st.tuples(st.sampled_from(sorted(METHODS)), st.binary(max_size=40)),
     )
-    try_inputs("gRPC, bytes", inputs, calls, send, target.half_way)
-    target.must_be_unharmed(inputs)
+    try_inputs("gRPC, bytes", inputs, calls, send, target.service.resident_bytes)
+    target.must_be_unharmed()

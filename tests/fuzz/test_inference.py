@@ -47,9 +47,9 @@ def test_json(target: Target, inputs: int) -> None:
         inputs,
         st.sampled_from(REQUESTS).flatmap(requests),
         lambda request: target.post(infer_path(request[0]), to_json(request[1])),
-        target.half_way,
+        target.service.resident_bytes,
     )
-    target.must_be_unharmed(inputs)
+    target.must_be_unharmed()
 
 
 @campaign(short=60, long=1000)
@@ -69,8 +69,8 @@ def test_shapes(target: Target, inputs: int) -> None:
             target.post(infer_path(model), to_json(changed))
 
     cases = st.tuples(st.integers(0, len(REQUESTS) - 1), SHAPES, st.booleans())
-    try_inputs("inference, shapes", inputs, cases, send, target.half_way)
-    target.must_be_unharmed(inputs)
+    try_inputs("inference, shapes", inputs, cases, send, target.service.resident_bytes)
+    target.must_be_unharmed()
 
 
 @campaign(short=120, long=3000)
@@ -105,5 +105,5 @@ def test_binary_form(target: Target, inputs: int) -> None:
         model, body, headers = request
         target.post(infer_path(model), body, headers)
 
-    try_inputs("inference, binary form", inputs, requests(), send, target.half_way)
-    target.must_be_unharmed(inputs)
+    try_inputs("inference, binary form", inputs, requests(), send, target.service.resident_bytes)
+    target.must_be_unharmed()

@@ -54,5 +54,5 @@ def test_configs(target: Target, inputs: int) -> None:
             target.request("GET", path, others=(503,))
         target.post("/v2/repository/index", b"")
 
-    try_inputs("load", inputs, bodies(), send, target.half_way)
-    target.must_be_unharmed(inputs)
+    try_inputs("load", inputs, bodies(), send, target.service.resident_bytes)
+    target.must_be_unharmed()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from contextlib import nullcontext
 from datetime import datetime
 
+from loadtests.arguments import add_service_options, chosen_service
 from loadtests.machine import describe_machine
 from loadtests.results import new_results_folder
 from loadtests.run import run_locust
 from loadtests.summary import summarize
-from loadtests.target import Target, started_service
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,16 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--users", type=int, default=16, help="each sends without a pause, default: %(default)s")
     parser.add_argument("--duration-s", type=int, default=15, help="seconds for each protocol, default: %(default)s")
-    running = parser.add_argument_group("a service that runs (all three, as it announced them)")
-    running.add_argument("--target", metavar="URL", help="http://host:8000")
-    running.add_argument("--grpc", metavar="ADDRESS", help="host:8001")
-    running.add_argument("--metrics", metavar="URL", help="http://host:8002/metrics")
+    add_service_options(parser)
     options = parser.parse_args(arguments)
-    given = (options.target, options.grpc, options.metrics)
-    if any(given) and not all(given):
-        parser.error("--target, --grpc and --metrics go together")
 
-    with nullcontext(Target(*given)) if all(given) else started_service() as target:
+    with chosen_service(parser, options) as target:
         folder = new_results_folder()
         facts = {
             "Time": f"{datetime.now():%Y-%m-%d %H:%M}",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -22,11 +22,16 @@ ADDRESS = re.compile(r"  (?P<what>HTTP|gRPC|metrics) +(?P<address>\S+)")
 
 @dataclass(frozen=True)
 class Target:
-    """Where a service listens: `http://host:port`, `host:port` and `http://host:port/metrics`."""
+    """Where a service listens: `http://host:port`, `host:port` and `http://host:port/metrics`.
+
+    Attributes:
+        pid: its process, where it was started here.
+    """
 
     http: str
     grpc: str
     metrics: str
+    pid: int | None = None
 
     def served(self) -> list[str]:
         """What it serves: a phrase for each version of a model that is ready."""
@@ -54,7 +59,7 @@ def started_service() -> Iterator[Target]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield _announced(process.stdout)
+            yield replace(_announced(process.stdout), pid=process.pid)
         finally:
             process.terminate()
             process.wait()

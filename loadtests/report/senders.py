@@ -1,0 +1,76 @@
+"""One image over HTTP or gRPC, from an event loop."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import cycle
+
+import aiohttp
+import grpc.aio
+
+from loadtests.openloop import Send
+from loadtests.report.result import Protocol
+from loadtests.target import Target
+from service.pb.fovea.v1 import classifier_pb2 as pb
+from service.pb.fovea.v1 import classifier_pb2_grpc
+
+TIMEOUT_S = 60.0
+GRPC_CONNECTIONS = 8
+GENERATOR = "an asyncio client (aiohttp; grpcio with 8 connections), one process of one thread"
+
+
+@asynccontextmanager
+async def sender(protocol: Protocol, target: Target, images: Sequence[bytes]) -> AsyncIterator[Send]:
+    """What sends the images in turn, one a request, on connections that stay open."""
+    if protocol == "HTTP":
+        async with _http(target, images) as send:
+            yield send
+    else:
+        async with _grpc(target, images) as send:
+            yield send
+
+
+def allow_many_connections() -> None:
+    """As many open files as this process may have: an open load that is not answered takes a connection a request."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@asynccontextmanager
+async def _http(target: Target, images: Sequence[bytes]) -> AsyncIterator[Send]:
+    url, headers, bodies = f"{target.http}/v1/classify", {"content-type": "image/jpeg"}, cycle(images)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+
+        async def send() -> str | None:
+            try:
+                async with session.post(url, data=next(bodies), headers=headers) as response:
+                    body = await response.read()
+                    return None if response.ok else f"{response.status}: {body.decode(errors='replace')}"
+            except (aiohttp.ClientError, TimeoutError) as error:
+                return f"{type(error).__name__}: {error}"
+
+        yield send
+
+
+@asynccontextmanager
+async def _grpc(target: Target, images: Sequence[bytes]) -> AsyncIterator[Send]:
+    async with AsyncExitStack() as stack:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(target.grpc, options))
+            for _ in range(GRPC_CONNECTIONS)
+        ]
+        stubs = cycle(classifier_pb2_grpc.ClassifierStub(channel) for channel in channels)
+        requests = cycle(pb.ClassifyRequest(images=[image]) for image in images)
+
+        async def send() -> str | None:
+            try:
+                await next(stubs).Classify(next(requests), timeout=TIMEOUT_S)
+                return None
+            except grpc.aio.AioRpcError as error:
+                return f"{error.code().name}: {error.details()}"
+
+        yield send

@@ -1,0 +1,1 @@
+"""MLPerf's LoadGen driving the service over HTTP and over gRPC: its four scenarios, its schedule, its verdict."""

@@ -70,6 +70,11 @@ class _Entry(Generic[Item, Result]):
         if not self.taken and not self.done.done():
             self.done.set_exception(UnavailableError("Request timeout expired"))
 
+    def expire(self) -> None:
+        """Its deadline has come."""
+        if not self.done.done():
+            self.done.set_exception(DeadlineExceededError("the deadline passed before the result was there"))
+
 
 def _failure(error: Exception) -> FoveaError:
     """What the failure of a batch is to one of its callers."""
@@ -155,16 +160,15 @@ class DynamicBatcher(Generic[Item, Result]):
         self._queues[priority - 1].append(entry)
         self._waiting_rows += rows
         self._changed.set()
-        timer = loop.call_later(queue_timeout_s, entry.time_out) if queue_timeout_s is not None else None
+        timers = []
+        if queue_timeout_s is not None:
+            timers.append(loop.call_later(queue_timeout_s, entry.time_out))
+        if deadline is not None:
+            timers.append(loop.call_later(deadline - now, entry.expire))
         try:
-            if deadline is None:
-                return await entry.done
-            async with asyncio.timeout(deadline - now):
-                return await entry.done
-        except TimeoutError:
-            raise DeadlineExceededError("the deadline passed before the result was there") from None
+            return await entry.done
         finally:
-            if timer:
+            for timer in timers:
                 timer.cancel()
 
     async def close(self) -> None:

@@ -115,7 +115,7 @@ class Classifier:
         if top_k is not None and top_k < 1:
             raise InvalidInputError(f"top_k is {top_k}: must be at least 1")
         top_k = top_k or DEFAULT_TOP_K
-        with served.in_use():
+        with served:
             if len(images) == 1:
                 results = [await self._result(images[0], served, served.images, top_k, deadline)]
             else:

@@ -101,7 +101,7 @@ class Inference:
         config = served.config
         try:
             wanted = _wanted(config, outputs)
-            with served.in_use():
+            with served:
                 item, rows = _item(config, await self._without_images(served, inputs, deadline))
                 queued = time.monotonic()
                 completed = await run(served, item, rows, priority=priority, timeout_us=timeout_us, deadline=deadline)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -48,7 +47,10 @@ class OpenedVersion:
 
 @dataclass(eq=False)
 class ServedVersion:
-    """A version at work."""
+    """A version at work.
+
+    Context manager: while a request is inside, the version goes on serving, even if another has taken its place.
+    """
 
     config: ModelConfig
     version: str
@@ -60,16 +62,13 @@ class ServedVersion:
     _users: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While a request is inside, the version goes on serving, even if another has taken its place."""
+    def __enter__(self) -> None:
         self._users += 1
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if not self._users:
-                self._unused.set()
+
+    def __exit__(self, *_: object) -> None:
+        self._users -= 1
+        if not self._users:
+            self._unused.set()
 
     def kind(self, item: Tensors) -> Hashable:
         """What requests must have in common to share a batch: the shape of a row."""

@@ -83,7 +83,11 @@ class Telemetry:
             "fovea_model_info", "1 for each version that is served.",
             ["model", "version", "execution_provider", "instances"], registry=self.registry,
         )  # fmt: skip
-        self._children: dict[tuple[str, str], list[tuple[str, Histogram]]] = {}
+        # Finding a metric's child by its labels costs more than to observe with it.
+        self._stage_children: dict[tuple[str, str], list[tuple[str, Histogram]]] = {}
+        self._batch_children: dict[tuple[str, str], Histogram] = {}
+        self._request_children: dict[tuple[str, str, str], Counter] = {}
+        self._in_flight_children = {protocol: self._in_flight.labels(protocol) for protocol in ("http", "grpc")}
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """Every metric, in the format that a client accepts, and that format's media type."""
@@ -94,7 +98,7 @@ class Telemetry:
     def request(self, protocol: str) -> Iterator[RequestRecord]:
         """Count one request, its status code taken from the error that ends it."""
         record = RequestRecord(trace=self._tracing.begin(protocol, request_id.get()))
-        in_flight = self._in_flight.labels(protocol)
+        in_flight = self._in_flight_children[protocol]
         in_flight.inc()
         start = time.perf_counter()
         try:
@@ -115,18 +119,25 @@ class Telemetry:
             in_flight.dec()
             # Left without a code by a cancellation: the client went away.
             record.code = record.code or ("499" if protocol == "http" else "CANCELLED")
-            self._requests.labels(protocol, record.model, record.code).inc()
+            self._request_child(protocol, record.model, record.code).inc()
             if log.isEnabledFor(logging.DEBUG):
                 duration_ms = 1e3 * (time.perf_counter() - start)
                 log.debug("%s request: %s in %.1f ms", protocol, record.code, duration_ms)
 
+    def _request_child(self, protocol: str, model: str, code: str) -> Counter:
+        key = (protocol, model, code)
+        child = self._request_children.get(key)
+        if child is None:
+            child = self._request_children[key] = self._requests.labels(*key)
+        return child
+
     def observe(self, answer: Answer, trace: RequestTrace | None = None) -> None:
         """Record where the time of each image of an answer went."""
         key = (answer.model, answer.version)
-        children = self._children.get(key)
+        children = self._stage_children.get(key)
         if children is None:
             children = [(field, self._stages.labels(*key, stage)) for field, stage in STAGES.items()]
-            self._children[key] = children
+            self._stage_children[key] = children
         for result in answer.results:
             if isinstance(result, Classification):
                 for field, histogram in children:
@@ -135,7 +146,10 @@ class Telemetry:
                     trace.add(answer.model, answer.version, result.timeline)
 
     def on_batch(self, model: str, version: str, record: BatchRecord) -> None:
-        self._batch_size.labels(model, version).observe(record.batch_size)
+        sizes = self._batch_children.get((model, version))
+        if sizes is None:
+            sizes = self._batch_children[model, version] = self._batch_size.labels(model, version)
+        sizes.observe(record.batch_size)
         if record.failed:
             self._batches_failed.labels(model, version).inc()
 

@@ -23,6 +23,7 @@ from service.protocol import ServiceInformation
 from service.repository import Repository
 from service.rest.classify import classify_route
 from service.rest.compression import WINDOW_BITS
+from service.rest.hot_paths import HotPaths
 from service.rest.log_and_trace import log_and_trace_routes
 from service.rest.openapi import docs_routes
 from service.rest.operations import operations_routes
@@ -76,12 +77,11 @@ def create_http_application(
         *log_and_trace_routes(log_settings, trace_settings, request_timeout_s=request_timeout_s),
         *operations_routes(repository, lifecycle),
     ]
-    application = Starlette(
-        routes=[*routes, *docs_routes(version, routes)],
-        exception_handlers=_error_handlers(),
-    )
+    handlers = _error_handlers()
+    application = Starlette(routes=[*routes, *docs_routes(version, routes)], exception_handlers=handlers)
     application.router.redirect_slashes = False
-    return RequestScope(application, lifecycle)
+    hot = [route for route in routes if route.path == classify.path or route.path.endswith("/infer")]
+    return RequestScope(HotPaths(application, hot, handlers), lifecycle)
 
 
 def create_metrics_application(telemetry: Telemetry) -> ASGIApp:

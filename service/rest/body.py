@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from service.classifier import EncodedImage
 from service.errors import DeadlineExceededError, InvalidInputError, TooLargeError, UnsupportedMediaTypeError
 from service.rest.compression import decompressed
+from service.rest.connection import CONNECTION, HttpConnection
+from service.rest.headers import header
 from service.rest.schemas import ClassifyBody
 
 MAX_FORM_FIELDS = 16
@@ -32,23 +34,24 @@ class ClassifyInput:
     top_k: int | None = None
 
 
-async def read_input(request: Request, *, max_request_bytes: int, max_images: int) -> ClassifyInput:
+async def read_input(request: Request, *, max_request_bytes: int, max_images: int, timeout_s: float) -> ClassifyInput:
     """Read the body.
 
     Raises:
         UnsupportedMediaTypeError: not a content type that is taken.
         TooLargeError: more bytes or images than allowed.
         InvalidInputError: malformed.
+        DeadlineExceededError: it did not arrive in time.
     """
-    content_type = request.headers.get("content-type", "")
+    content_type = header(request, b"content-type")
     media_type = content_type.partition(";")[0].strip().lower()
-    chunks = limited(request, max_request_bytes)
     if media_type.startswith("image/") or media_type == "application/octet-stream":
-        return ClassifyInput([await whole(chunks)], single=True)
+        return ClassifyInput([await _as_sent(request, max_request_bytes, timeout_s)], single=True)
     if media_type == "application/json":
-        return _from_json(await whole(chunks))
+        return _from_json(await _as_sent(request, max_request_bytes, timeout_s))
     if media_type == "multipart/form-data":
-        return await _from_form(request, chunks, max_request_bytes, max_images)
+        async with _arriving(timeout_s):
+            return await _from_form(request, limited(request, max_request_bytes), max_request_bytes, max_images)
     raise UnsupportedMediaTypeError(
         f"content type {content_type!r}: must be image/*, multipart/form-data or application/json"
     )
@@ -63,13 +66,29 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
         InvalidInputError: not in that coding.
         DeadlineExceededError: it did not arrive in time.
     """
-    encoding = request.headers.get("content-encoding", "").lower()
-    async with arriving(timeout_s):
-        return await whole(decompressed(limited(request, max_bytes), encoding, max_bytes))
+    encoding = header(request, b"content-encoding").lower()
+    if encoding in ("", "identity"):
+        return await _as_sent(request, max_bytes, timeout_s)
+    async with _arriving(timeout_s):
+        return await _whole(decompressed(limited(request, max_bytes), encoding, max_bytes))
+
+
+async def _as_sent(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+    connection: HttpConnection = request.scope["state"][CONNECTION]
+    if not connection.body_is_there:
+        async with _arriving(timeout_s):
+            return await _whole(limited(request, max_bytes))
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    content: bytes = message["body"]
+    if len(content) > max_bytes:
+        raise _too_large(max_bytes)
+    return content
 
 
 @asynccontextmanager
-async def arriving(timeout_s: float) -> AsyncIterator[None]:
+async def _arriving(timeout_s: float) -> AsyncIterator[None]:
     """Raises:
     DeadlineExceededError: the body that is read inside did not arrive in time.
     """
@@ -86,19 +105,22 @@ async def limited(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     Raises:
         TooLargeError: more than that.
     """
-    too_large = TooLargeError(f"the body is larger than {limit} bytes")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
-        raise too_large
+        raise _too_large(limit)
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         if received > limit:
-            raise too_large
+            raise _too_large(limit)
         yield chunk
 
 
-async def whole(chunks: AsyncGenerator[bytes, None]) -> bytes:
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(f"the body is larger than {limit} bytes")
+
+
+async def _whole(chunks: AsyncGenerator[bytes, None]) -> bytes:
     return b"".join([chunk async for chunk in chunks])
 
 

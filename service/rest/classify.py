@@ -11,8 +11,8 @@ from starlette.routing import Route
 
 from service.classifier import Answer, Classification, Classifier
 from service.errors import FoveaError
-from service.rest.body import arriving, parse_top_k, read_input
-from service.rest.disconnect import answered, cancelled_on_disconnect
+from service.rest.body import parse_top_k, read_input
+from service.rest.disconnect import CancelledOnDisconnect, answered
 from service.telemetry import RequestRecord, Telemetry
 
 
@@ -28,13 +28,14 @@ def classify_route(
         deadline = time.monotonic() + request_timeout_s
         query = request.query_params
         top_k = parse_top_k(query["top_k"]) if "top_k" in query else None
-        async with arriving(request_timeout_s):
-            given = await read_input(request, max_request_bytes=max_request_bytes, max_images=max_images)
+        given = await read_input(
+            request, max_request_bytes=max_request_bytes, max_images=max_images, timeout_s=request_timeout_s
+        )
         if record.trace:
             record.trace.read()
         model = given.model or query.get("model", "")
         record.model = classifier.known_model(model)
-        async with cancelled_on_disconnect(request):
+        async with CancelledOnDisconnect(request):
             found = await classifier.classify(
                 given.images,
                 model=model,

@@ -44,6 +44,8 @@ async def decompressed(chunks: AsyncGenerator[bytes, None], encoding: str, limit
 
 def chosen_encoding(accept_encoding: str) -> str:
     """The content coding that a client likes best of those there are; empty: none."""
+    if not accept_encoding:
+        return ""
     best, best_weight = "", 0.0
     for part in accept_encoding.split(","):
         name, _, parameter = part.partition(";")

@@ -6,12 +6,45 @@ import json
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 CONNECTION = "fovea.connection"
 """In a scope's state."""
+
+
+class HeadWithBody:
+    """A transport that sends an answer's head together with what follows, which takes one system call rather than two.
+
+    Until then it holds the head: `flush` where nothing followed.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._held = b""
+
+    def write(self, content: bytes) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, content))
+            return
+        if content.startswith(b"HTTP/1.1 ") and not content.startswith(b"HTTP/1.1 100 "):
+            self._held = content
+            return
+        self._transport.write(content)
+
+    def flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -32,12 +65,18 @@ class HttpConnection(HttpToolsProtocol):
     gone = False
     on_gone: Callable[[], object] | None = None
 
+    @property
+    def body_is_there(self) -> bool:
+        """Whether all of the body has arrived, of the request that is being answered."""
+        # Of a later one, if any: that one begins where this one's body ends.
+        return not self.cycle.more_body
+
     _timer: TimerHandle | None = None
     _in_head = False
     _head_bytes = 0
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(HeadWithBody(transport))  # type: ignore[arg-type]
         self._be_patient()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -66,6 +105,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
+        self.transport.flush()  # type: ignore[attr-defined]
         super().on_response_complete()
         # Else there is another request, which was sent before this one was answered.
         if self.cycle.response_complete:

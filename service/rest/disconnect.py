@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from types import TracebackType
 
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
@@ -14,29 +14,38 @@ from service.rest.connection import CONNECTION, HttpConnection
 from service.telemetry import RequestRecord, Telemetry
 
 
-@asynccontextmanager
-async def cancelled_on_disconnect(request: Request) -> AsyncIterator[None]:
-    """Cancel the work inside when the client goes away, so that it costs no inference.
+class CancelledOnDisconnect:
+    """Async context manager: cancels the work inside when the client goes away, so that it costs no inference.
 
     Raises:
         ClientDisconnect: it did.
     """
-    work = asyncio.current_task()
-    assert work is not None
-    connection: HttpConnection = request.scope["state"][CONNECTION]
-    if connection.gone:
-        raise ClientDisconnect
-    connection.on_gone = work.cancel
-    try:
-        yield
-        if connection.gone:
-            await asyncio.sleep(0)  # Here the cancellation arrives that came too late for the work.
-    except asyncio.CancelledError:
-        if connection.gone and not work.uncancel():
-            raise ClientDisconnect from None
-        raise
-    finally:
-        connection.on_gone = None
+
+    def __init__(self, request: Request) -> None:
+        self._connection: HttpConnection = request.scope["state"][CONNECTION]
+
+    async def __aenter__(self) -> None:
+        work = asyncio.current_task()
+        assert work is not None
+        if self._connection.gone:
+            raise ClientDisconnect
+        self._work = work
+        self._connection.on_gone = work.cancel
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._connection.gone:
+                await asyncio.sleep(0)  # Here the cancellation arrives that came too late for the work.
+        except asyncio.CancelledError as late:
+            kind, error = type(late), late
+        finally:
+            self._connection.on_gone = None
+        if isinstance(error, asyncio.CancelledError):
+            if self._connection.gone and not self._work.uncancel():
+                raise ClientDisconnect from None
+            raise error
 
 
 async def answered(telemetry: Telemetry, answer: Callable[[RequestRecord], Awaitable[Response]]) -> Response:

@@ -19,6 +19,8 @@ from service.model_config import ModelConfig
 from service.shared_memory import Place, SharedMemory
 from service.tensors import DTYPES, Array, element_count, from_raw, from_values, to_raw
 
+encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
@@ -100,17 +102,17 @@ class InferRequest:
     timeout_us: int = 0
 
 
-def parse_request(content: bytes, header_length: str | None, config: ModelConfig, memory: SharedMemory) -> InferRequest:
+def parse_request(content: bytes, header_length: str, config: ModelConfig, memory: SharedMemory) -> InferRequest:
     """Read a request's body.
 
     Args:
         header_length: the header `Inference-Header-Content-Length`: where the JSON ends and the tensors begin;
-            "0": there is no JSON, all of it is the one input.
+            "0": there is no JSON, all of it is the one input; empty: there are no tensors behind the JSON.
 
     Raises:
         InvalidInputError: it is not as the protocol has it.
     """
-    if header_length is None:
+    if not header_length:
         return _from_json(content, memoryview(b""), memory)
     number = header_length.isascii() and header_length.isdecimal() and len(header_length) < 19
     if not number or int(header_length) > len(content):
@@ -126,17 +128,13 @@ def parse_request(content: bytes, header_length: str | None, config: ModelConfig
 
 def _from_json(content: bytes, binary: memoryview, memory: SharedMemory) -> InferRequest:
     try:
-        text = content.decode()
-        # A lone surrogate's escape makes a string that no answer could repeat.
-        if "\\ud" in text or "\\uD" in text:
-            json.dumps(json.loads(text), ensure_ascii=False).encode()
-        body = InferBody.model_validate(json.loads(text))
+        body = InferBody.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise InvalidInputError(f"failed to parse the request JSON buffer: {first['msg']}") from None
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidInputError(f"inference request: {where + ': ' if where else ''}{first['msg']}") from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"failed to parse the request JSON buffer: {error}") from None
     check_parameters(body.parameters.model_extra or {})
     inputs: dict[str, Tensor] = {}
     at = 0
@@ -269,7 +267,7 @@ def write_answer(request: InferRequest, answer: InferenceAnswer, memory: SharedM
         outputs.append(output)
     body: dict[str, Any] = {"id": request.id} if request.id else {}
     body |= {"model_name": answer.model, "model_version": answer.version, "outputs": outputs}
-    content = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    content = encode_json(body).encode()
     if not binary:
         return content, None
     return b"".join([content, *binary]), len(content)

@@ -20,7 +20,8 @@ from service.inference import Inference
 from service.protocol import ServiceInformation
 from service.rest.body import read_body
 from service.rest.compression import chosen_encoding, compress
-from service.rest.disconnect import answered, cancelled_on_disconnect
+from service.rest.disconnect import CancelledOnDisconnect, answered
+from service.rest.headers import WholeResponse, header
 from service.rest.infer_body import parse_request, write_answer
 from service.rest.load_body import parse_load
 from service.rest.protobuf_json import to_json
@@ -38,7 +39,7 @@ class _Digits(StringConvertor):
 
 
 SMALL_BYTES = 2**17
-HEADER_LENGTH = "inference-header-content-length"
+HEADER_LENGTH = b"inference-header-content-length"
 
 
 def protocol_routes(
@@ -62,11 +63,11 @@ def protocol_routes(
         if record.trace:
             record.trace.read()
         served = inference.served(name, _version(request))
-        with served.in_use():
+        with served:
             asked = await _soon(
-                len(content), parse_request, content, request.headers.get(HEADER_LENGTH), served.config, memory
+                len(content), parse_request, content, header(request, HEADER_LENGTH), served.config, memory
             )
-            async with cancelled_on_disconnect(request):
+            async with CancelledOnDisconnect(request):
                 found = await inference.infer(
                     served,
                     asked.inputs,
@@ -79,13 +80,13 @@ def protocol_routes(
         if record.trace:
             record.trace.add(found.model, found.version, found.timeline, asked.id)
         body, header_length = write_answer(asked, found, memory)
-        headers = {"content-type": "application/json"}
+        headers = [(b"content-type", b"application/json")]
         if header_length is not None:
-            headers = {"content-type": "application/octet-stream", HEADER_LENGTH: str(header_length)}
-        if encoding := chosen_encoding(request.headers.get("accept-encoding", "")):
+            headers = [(b"content-type", b"application/octet-stream"), (HEADER_LENGTH, b"%d" % header_length)]
+        if encoding := chosen_encoding(header(request, b"accept-encoding")):
             body = await _soon(len(body), compress, body, encoding)
-            headers["content-encoding"] = encoding
-        return Response(body, headers=headers)
+            headers.append((b"content-encoding", encoding.encode()))
+        return WholeResponse(body, headers)
 
     async def body_of(request: Request) -> bytes:
         return await read_body(request, max_bytes=max_request_bytes, timeout_s=request_timeout_s)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from starlette.requests import Request
@@ -18,6 +20,7 @@ from service.images import ImageLimits, Preprocessing, decode
 from service.model_config import ModelConfig, complete, read_proto, served_versions
 from service.rest.body import read_input
 from service.rest.compression import WINDOW_BITS, compress, decompressed
+from service.rest.connection import CONNECTION
 from service.rest.infer_body import parse_request
 from service.rest.load_body import parse_load
 from service.shared_memory import SharedMemory
@@ -60,8 +63,7 @@ CONFIGS = [
 def infer_body(content: bytes) -> None:
     """The first byte is the model; then what the header says of the JSON's length, in a line of its own."""
     which, (length, _, body) = content[:1], content[1:].partition(b"\n")
-    header = length.decode("latin-1") if length else None
-    parse_request(body, header, CONFIGS[(which or b"\0")[0] % len(CONFIGS)], MEMORY)
+    parse_request(body, length.decode("latin-1"), CONFIGS[(which or b"\0")[0] % len(CONFIGS)], MEMORY)
 
 
 INFER_SEEDS = [b"0\n" + to_json(document) for _, document in REQUESTS]
@@ -87,15 +89,6 @@ def _raw_seed(datatype: str, shape: Sequence[int], data: bytes) -> bytes:
     return bytes([list(DTYPES).index(datatype), len(shape)]) + sizes + data
 
 
-def run(work: Coroutine[Any, Any, object]) -> None:
-    """A coroutine that waits for nothing, to its end."""
-    try:
-        work.send(None)
-    except StopIteration:
-        return
-    raise AssertionError("it waited")
-
-
 def request(content: bytes, content_type: bytes) -> Request:
     pieces = [content[:100], content[100:]]
 
@@ -104,13 +97,14 @@ def request(content: bytes, content_type: bytes) -> Request:
         return {"type": "http.request", "body": body, "more_body": bool(pieces)}
 
     headers = [(b"content-type", content_type)]
-    return Request({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive)
+    state = {CONNECTION: SimpleNamespace(body_is_there=False)}
+    return Request({"type": "http", "method": "POST", "path": "/", "headers": headers, "state": state}, receive)
 
 
 def classify_body(content: bytes) -> None:
     """The content type stands in the first line."""
     content_type, _, body = content.partition(b"\n")
-    run(read_input(request(body, content_type), max_request_bytes=MAX_BYTES, max_images=4))
+    asyncio.run(read_input(request(body, content_type), max_request_bytes=MAX_BYTES, max_images=4, timeout_s=60))
 
 
 def compressed_body(content: bytes) -> None:
@@ -127,7 +121,7 @@ def compressed_body(content: bytes) -> None:
             size += len(chunk)
         assert size <= MAX_BYTES
 
-    run(read())
+    asyncio.run(read())
 
 
 GRAPH = Graph((TensorSpec("pixels", "FP32", (-1, 3, 8, 8)),), (TensorSpec("logits", "FP32", (-1, 2)),))

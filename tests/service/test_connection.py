@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.rest.connection import HttpConnection
+from service.rest.connection import HeadWithBody, HttpConnection
 from tests.repositories import write_model
 from tests.service.launch import running
 
@@ -197,3 +197,50 @@ def refusal(answer: bytes) -> tuple[int, str]:
     assert b"content-type: application/json" in head
     assert b"connection: close" in head
     return int(head.split()[1]), json.loads(body)["error"]
+
+
+class Recorder:
+    """A transport that notes each call."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+
+    def write(self, content: bytes) -> None:
+        self.calls.append(content)
+
+    def writelines(self, parts: tuple[bytes, ...]) -> None:
+        self.calls.append(b"".join(parts))
+
+    def close(self) -> None:
+        self.calls.append("closed")
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ([HEAD, b"body"], [HEAD + b"body"]),
+        ([HEAD, b"body", b"more", HEAD, b"next"], [HEAD + b"body", b"more", HEAD + b"next"]),
+        ([b"HTTP/1.1 100 Continue\r\n\r\n"], [b"HTTP/1.1 100 Continue\r\n\r\n"]),
+        ([HEAD], []),
+    ],
+)
+def test_a_head_waits_for_what_follows(written: list[bytes], sent: list[bytes]) -> None:
+    recorder = Recorder()
+    transport = HeadWithBody(cast(Any, recorder))
+    for content in written:
+        transport.write(content)
+    assert recorder.calls == sent
+
+
+def test_a_head_alone_is_sent_at_the_end() -> None:
+    recorder = Recorder()
+    transport = HeadWithBody(cast(Any, recorder))
+    transport.write(HEAD)
+    transport.flush()
+    transport.flush()
+    transport.write(HEAD)
+    transport.close()
+    assert recorder.calls == [HEAD, HEAD, "closed"]

@@ -25,7 +25,7 @@ def application_routes() -> list[Any]:
         *[NOTHING] * 10, version="0", request_timeout_s=1, max_request_bytes=1, max_images=1
     )
     assert isinstance(application, RequestScope)
-    return cast(list[Any], cast(Any, application._app).routes)
+    return cast(list[Any], cast(Any, application._app)._others.routes)
 
 
 def references(node: Any) -> Iterator[str]:

@@ -1,8 +1,11 @@
 """Dynamic batching: many callers, each with one item; few instances, each running a batch at a time.
 
-Pure asyncio; knows no ONNX and no protocol. An item is one or more rows. Work-conserving: an idle
-instance takes everything that waits, up to the maximum of rows, at once. A queue delay, where one is
-set, counts from the arrival of the oldest item.
+Knows no ONNX and no protocol. An item is one or more rows. Work-conserving: an idle instance takes
+everything that waits, up to the maximum of rows, at once. A queue delay, where one is set, counts from
+the arrival of the oldest item.
+
+Items arrive and results leave in the event loop; batches are run in threads. A thread whose batch is
+done takes the next one itself: an instance does not stand still until the loop has time for it.
 """
 
 from __future__ import annotations
@@ -10,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from threading import Lock
+from typing import Generic, TypeVar
 
 from service.errors import DeadlineExceededError, FoveaError, InferenceError, QueueFullError, UnavailableError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Given = TypeVar("Given", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,8 @@ class Completed(Generic[Result]):
     batch: BatchRecord
 
 
-class RunBatch(Protocol[Given, Result]):
-    def __call__(self, items: Sequence[Given], /) -> Awaitable[BatchOutput[Result]]: ...
+RunBatch = Callable[[Sequence[Item]], BatchOutput[Result]]
+"""What an instance does with a batch; takes its time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +91,7 @@ class DynamicBatcher(Generic[Item, Result]):
     """One bounded queue in front of a group of instances.
 
     Args:
-        instances: each runs one batch at a time.
+        instances: each runs one batch at a time, in a thread.
         max_batch_size: most rows in a batch; 1: every item runs alone, however many rows it has.
         max_queue_size: most rows waiting; what would make it more is refused at once.
         max_queue_delay_s: how long an idle instance may wait for a fuller batch; 0: not at all.
@@ -111,6 +115,9 @@ class DynamicBatcher(Generic[Item, Result]):
         self._on_batch = on_batch
         self._queues: list[deque[_Entry[Item, Result]]] = [deque() for _ in range(priority_levels)]
         self._waiting_rows = 0
+        self._queue_lock = Lock()
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(len(instances), thread_name_prefix="instance")
         self._changed = asyncio.Event()
         self._forming = asyncio.Lock()
         self._closing = False
@@ -155,16 +162,16 @@ class DynamicBatcher(Generic[Item, Result]):
             if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
                 raise QueueFullError(f"Exceeds maximum queue size: {self._max_queue_size} rows are waiting")
         now = time.monotonic()
-        loop = asyncio.get_running_loop()
-        entry = _Entry[Item, Result](item, rows, kind, now, deadline, loop.create_future())
-        self._queues[priority - 1].append(entry)
-        self._waiting_rows += rows
+        entry = _Entry[Item, Result](item, rows, kind, now, deadline, self._loop.create_future())
+        with self._queue_lock:
+            self._queues[priority - 1].append(entry)
+            self._waiting_rows += rows
         self._changed.set()
         timers = []
         if queue_timeout_s is not None:
-            timers.append(loop.call_later(queue_timeout_s, entry.time_out))
+            timers.append(self._loop.call_later(queue_timeout_s, entry.time_out))
         if deadline is not None:
-            timers.append(loop.call_later(deadline - now, entry.expire))
+            timers.append(self._loop.call_later(deadline - now, entry.expire))
         try:
             return await entry.done
         finally:
@@ -176,10 +183,12 @@ class DynamicBatcher(Generic[Item, Result]):
         self._closing = True
         self._changed.set()
         await asyncio.gather(*self._instances)
+        self._threads.shutdown()
 
     def _drop_abandoned(self) -> None:
-        self._queues = [deque(entry for entry in queue if not entry.done.done()) for queue in self._queues]
-        self._waiting_rows = sum(entry.rows for entry in self._entries())
+        with self._queue_lock:
+            self._queues = [deque(entry for entry in queue if not entry.done.done()) for queue in self._queues]
+            self._waiting_rows = sum(entry.rows for entry in self._entries())
 
     def _entries(self) -> Iterator[_Entry[Item, Result]]:
         """What waits, in the order in which it will be taken."""
@@ -188,26 +197,41 @@ class DynamicBatcher(Generic[Item, Result]):
 
     async def _serve(self, run_batch: RunBatch[Item, Result]) -> None:
         while batch := await self._next_batch():
+            await self._loop.run_in_executor(self._threads, self._run, run_batch, batch)
+
+    def _run(self, run_batch: RunBatch[Item, Result], batch: list[_Entry[Item, Result]]) -> None:
+        """Run a batch, and then what waits by then; in a thread."""
+        while batch:
             taken = time.monotonic()
             rows = sum(entry.rows for entry in batch)
             try:
-                output = await run_batch([entry.item for entry in batch])
+                output = run_batch([entry.item for entry in batch])
                 if len(output.results) != len(batch):
                     raise InferenceError(f"{len(output.results)} results for a batch of {len(batch)}")
             except Exception as error:
-                self._on_batch(BatchRecord(rows, 0.0, time.monotonic() - taken, failed=True))
-                for entry in batch:
-                    if not entry.done.done():
-                        failure = _failure(error)
-                        # Its traceback holds the batch.
-                        failure.__cause__ = error.with_traceback(None)
-                        entry.done.set_exception(failure)
-                continue
-            record = BatchRecord(rows, output.assembly_s, output.inference_s, output.output_s)
-            self._on_batch(record)
-            for entry, result in zip(batch, output.results, strict=True):
-                if not entry.done.done():
-                    entry.done.set_result(Completed(result, taken - entry.arrived, record))
+                record = BatchRecord(rows, 0.0, time.monotonic() - taken, failed=True)
+                self._loop.call_soon_threadsafe(self._fail, batch, record, error)
+            else:
+                record = BatchRecord(rows, output.assembly_s, output.inference_s, output.output_s)
+                self._loop.call_soon_threadsafe(self._complete, batch, record, output.results, taken)
+            batch = [] if self._max_queue_delay_s else self._take()
+
+    def _complete(
+        self, batch: list[_Entry[Item, Result]], record: BatchRecord, results: Sequence[Result], taken: float
+    ) -> None:
+        self._on_batch(record)
+        for entry, result in zip(batch, results, strict=True):
+            if not entry.done.done():
+                entry.done.set_result(Completed(result, taken - entry.arrived, record))
+
+    def _fail(self, batch: list[_Entry[Item, Result]], record: BatchRecord, error: Exception) -> None:
+        self._on_batch(record)
+        for entry in batch:
+            if not entry.done.done():
+                failure = _failure(error)
+                # Its traceback holds the batch.
+                failure.__cause__ = error.with_traceback(None)
+                entry.done.set_exception(failure)
 
     async def _next_batch(self) -> list[_Entry[Item, Result]]:
         """What waits, oldest first; empty when the batcher is closing and nothing is left."""
@@ -234,23 +258,22 @@ class DynamicBatcher(Generic[Item, Result]):
             pass
 
     def _take(self) -> list[_Entry[Item, Result]]:
+        """What waits and fits in a batch; empty where nothing does."""
         now = time.monotonic()
         batch: list[_Entry[Item, Result]] = []
         rows = 0
-        for queue in self._queues:
-            while queue:
-                entry = queue[0]
-                expired = entry.deadline is not None and entry.deadline <= now
-                # An expired entry's caller is told by its own timer, due at the same moment.
-                if entry.done.done() or expired:
+        with self._queue_lock:
+            for queue in self._queues:
+                while queue:
+                    entry = queue[0]
+                    expired = entry.deadline is not None and entry.deadline <= now
+                    # An expired entry's caller is told by its own timer, due at the same moment.
+                    if not (entry.done.done() or expired):
+                        if batch and (rows + entry.rows > self._max_batch_size or entry.kind != batch[0].kind):
+                            return batch
+                        entry.taken = True
+                        batch.append(entry)
+                        rows += entry.rows
                     queue.popleft()
                     self._waiting_rows -= entry.rows
-                    continue
-                if batch and (rows + entry.rows > self._max_batch_size or entry.kind != batch[0].kind):
-                    return batch
-                queue.popleft()
-                self._waiting_rows -= entry.rows
-                entry.taken = True
-                batch.append(entry)
-                rows += entry.rows
         return batch

@@ -355,7 +355,7 @@ class Repository:
             self._on_batch(config.name, opened.version, record)
 
         batcher = DynamicBatcher[Tensors, Tensors](
-            opened.instances,
+            [instance.run for instance in opened.instances],
             max_batch_size=config.max_batch_size if config.batches_requests else 1,
             max_queue_size=config.max_queue_size or self._max_queue_size,
             max_queue_delay_s=config.max_queue_delay_s,

@@ -12,7 +12,8 @@ The rules are those of `service/batching.py`, for requests of one kind and one p
 
 What it assumes of the machine: the event loop is one server, first come first served, which every request visits before
 the queue and after its inference. It works in passes: what is there when it is done with one is its next, and batches
-are formed between two; an instance that has finished waits for its turn there too. A thread that runs (the loop's, one
+for idle instances are formed between two. An instance that has finished takes its next batch itself, but where there is
+a queue delay or nothing waits: then it waits for its turn there too. A thread that runs (the loop's, one
 that decodes, an instance's) takes a core; where more run than there are cores, all are slowed down alike. The time of a
 batch does not depend on the one before.
 """
@@ -169,7 +170,10 @@ class Replica:
             if what == INSTANCE:
                 batch, since_s = job
                 self.instances_busy_s += self.now_s - since_s
-                self._to_loop(0.0, self._hand_out, batch)
+                more = [] if self._setup.max_queue_delay_s else self._take()
+                if more:
+                    self._begin(more)
+                self._to_loop(0.0, self._hand_out, batch, 0 if more else 1)
             else:
                 self._to_loop(0.0, self._submit, job)
                 self._decode_next()
@@ -240,8 +244,8 @@ class Replica:
                 self._run(self._setup.decode_s, DECODER, request)
                 return
 
-    def _hand_out(self, batch: Sequence[_Request]) -> None:
-        self._idle += 1
+    def _hand_out(self, batch: Sequence[_Request], idle: int) -> None:
+        self._idle += idle
         # The instance takes what waits already; only then does the loop hand out what it has done.
         self._form()
         setup = self._setup
@@ -314,12 +318,15 @@ class Replica:
             self._forms_at_s = None
             if batch := self._take():
                 self._idle -= 1
-                rows = sum(request.rows for request in batch)
-                self.batches += 1
-                self.rows += rows
-                if self._on_batch:
-                    self._on_batch(self.now_s, [request.index for request in batch])
-                self._run(self._service_s(rows), INSTANCE, (batch, self.now_s))
+                self._begin(batch)
+
+    def _begin(self, batch: list[_Request]) -> None:
+        rows = sum(request.rows for request in batch)
+        self.batches += 1
+        self.rows += rows
+        if self._on_batch:
+            self._on_batch(self.now_s, [request.index for request in batch])
+        self._run(self._service_s(rows), INSTANCE, (batch, self.now_s))
 
     def _take(self) -> list[_Request]:
         batch: list[_Request] = []

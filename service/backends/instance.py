@@ -1,11 +1,9 @@
-"""An instance: a session and the thread that it runs in."""
+"""An instance: a session, and how a batch is made for it."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from service.tensors import Array, Tensors, TensorSpec
 
 
 class Instance:
-    """Makes a batch of items, runs it in its own thread, and takes it apart again.
+    """Makes a batch of items, runs it, and takes it apart again.
 
     Args:
         inputs, outputs: what items are made of.
@@ -38,17 +36,13 @@ class Instance:
         self._output_names = [spec.name for spec in outputs]
         self._batched = batched
         self._batch_sizes = batch_sizes
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="instance")
 
     @property
     def provider(self) -> str:
         return self._session.provider
 
-    async def __call__(self, items: Sequence[Tensors]) -> BatchOutput[Tensors]:
-        """Join the items along the batch axis, run them, and take the outputs apart again."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self.run, items)
-
     def run(self, items: Sequence[Tensors]) -> BatchOutput[Tensors]:
+        """Join the items along the batch axis, run them, and take the outputs apart again; takes its time."""
         start = time.perf_counter()
         if self._batched:
             rows = [len(item[0]) for item in items]
@@ -73,8 +67,7 @@ class Instance:
         return BatchOutput(results, assembled - start, inferred - assembled, time.perf_counter() - inferred)
 
     def close(self) -> None:
-        """End the thread and the session, once the batch that is being run has ended."""
-        self._thread.shutdown()
+        """End the session; idle by then."""
         self._session.close()
 
     def _join(self, parts: Sequence[Array], total: int, padded: int) -> Array:

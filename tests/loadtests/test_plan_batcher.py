@@ -7,9 +7,10 @@ import math
 import random
 import selectors
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from threading import Condition, Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,26 +34,76 @@ class Clock:
         self.now_s = 0.0
 
 
+class Threads:
+    """How many threads do something; time stands still until none does."""
+
+    def __init__(self) -> None:
+        self._at_work = 0
+        self._changed = Condition()
+
+    def change(self, by: int) -> None:
+        with self._changed:
+            self._at_work += by
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: not self._at_work, timeout=60)
+
+
 class NoWait(selectors.DefaultSelector):
     """What an event loop waits with: nothing is awaited but timers, so the clock is set to the next of them."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, threads: Threads) -> None:
         super().__init__()
-        self._clock = clock
+        self._clock, self._threads = clock, threads
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._threads.wait()
+        if told := super().select(0):
+            return told
         assert timeout is not None, "everything waits for something that does not come"
         self._clock.now_s += max(0.0, timeout)
-        return super().select(0)
+        return []
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """Its threads sleep by its clock, and one of them works at a time."""
+
     def __init__(self, clock: Clock) -> None:
-        super().__init__(NoWait(clock))
+        self._threads = Threads()
+        super().__init__(NoWait(clock, self._threads))
         self._clock = clock
 
     def time(self) -> float:
         return self._clock.now_s
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, work: Callable[..., Any], *arguments: Any
+    ) -> Any:
+        done = self.create_future()
+
+        def in_thread() -> None:
+            work(*arguments)
+            self.call_soon_threadsafe(done.set_result, None)
+            self._threads.change(-1)
+
+        self._threads.change(+1)
+        executor.submit(in_thread)
+        self._threads.wait()
+        return done
+
+    def sleep_in_thread(self, seconds: float) -> None:
+        over = Event()
+
+        def wake() -> None:
+            self._threads.change(+1)
+            over.set()
+            self._threads.wait()
+
+        self.call_soon_threadsafe(self.call_at, self.time() + seconds, wake)
+        self._threads.change(-1)
+        over.wait()
 
 
 @dataclass
@@ -73,9 +124,12 @@ def work_s(rows: int) -> float:
 async def batcher(setup: Setup, seen: Seen, clock: Clock) -> AsyncIterator[DynamicBatcher[Tensors, Tensors]]:
     """One whose items are tensors of a row for each image, with the number of the request in it."""
 
-    async def instance(items: Sequence[Tensors]) -> BatchOutput[Tensors]:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+
+    def instance(items: Sequence[Tensors]) -> BatchOutput[Tensors]:
         seen.batches.append((clock.now_s, [int(item[0].flat[0]) for item in items]))
-        await asyncio.sleep(work_s(sum(len(item[0]) for item in items)))
+        loop.sleep_in_thread(work_s(sum(len(item[0]) for item in items)))
         return BatchOutput([(np.zeros(3),)] * len(items), 0, 0)
 
     batcher = DynamicBatcher[Tensors, Tensors](
@@ -121,6 +175,12 @@ async def through_the_batcher(setup: Setup, arrivals: Arrivals, clock: Clock) ->
     return seen
 
 
+class Served(SimpleNamespace):
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 async def through_the_classifier(setup: Setup, arrivals: Arrivals, clock: Clock) -> Seen:
     """The classifier as it is, and around it no more of a model and of a decoder than it asks for."""
     seen = Seen()
@@ -132,10 +192,10 @@ async def through_the_classifier(setup: Setup, arrivals: Arrivals, clock: Clock)
         config = SimpleNamespace(
             max_batch_size=setup.max_batch_size, priority_levels=1, default_priority=1, queue_timeout_s=lambda *_: None
         )
-        served: Any = SimpleNamespace(
+        served: Any = Served(
             name="numbers", version="1", config=config, batcher=queue, statistics=VersionStatistics(),
             images=SimpleNamespace(output=0, labels=("a", "b", "c"), scores="logits"),
-            in_use=nullcontext, kind=lambda item: None,
+            kind=lambda item: None,
         )  # fmt: skip
         repository: Any = SimpleNamespace(resolve=lambda *_: served)
         decoder: Any = SimpleNamespace(decode=decode)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from threading import Event, Semaphore
 
 import pytest
 
@@ -17,17 +18,17 @@ class Instance:
     """Doubles numbers, each batch when it is let."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.started: asyncio.Queue[list[int]] = asyncio.Queue()
-        self.permits = asyncio.Semaphore(0)
+        self.permits = Semaphore(0)
         self.failure: Exception | None = None
-        self.surplus = 0
 
-    async def __call__(self, items: Sequence[int]) -> BatchOutput[int]:
-        self.started.put_nowait(list(items))
-        await self.permits.acquire()
+    def run(self, items: Sequence[int]) -> BatchOutput[int]:
+        self.loop.call_soon_threadsafe(self.started.put_nowait, list(items))
+        self.permits.acquire()
         if self.failure:
             raise self.failure
-        return BatchOutput([2 * item for item in items] + [0] * self.surplus, 0.25, 0.5)
+        return BatchOutput([2 * item for item in items], 0.25, 0.5)
 
     async def batch(self) -> list[int]:
         """The next batch that this instance starts."""
@@ -53,7 +54,7 @@ class Bench:
         self, *instances: Instance, max_batch_size: int = 4, max_queue_size: int = 100, delay_s: float = 0.0
     ) -> DynamicBatcher[int, int]:
         batcher = DynamicBatcher[int, int](
-            instances,
+            [instance.run for instance in instances],
             max_batch_size=max_batch_size,
             max_queue_size=max_queue_size,
             max_queue_delay_s=delay_s,
@@ -171,6 +172,27 @@ async def test_a_busy_instance_does_not_hold_back_an_idle_one(bench: Bench) -> N
     assert await results(second) == [4]
     busy.finish()
     assert await results(first) == [2]
+
+
+async def test_a_batch_that_waits_is_begun_even_while_the_loop_is_busy(bench: Bench) -> None:
+    begun = Event()
+
+    class Telling(Instance):
+        def run(self, items: Sequence[int]) -> BatchOutput[int]:
+            if items == [2]:
+                begun.set()
+            return super().run(items)
+
+    instance = Telling()
+    batcher = bench.batcher(instance)
+    callers = call(batcher, 1)
+    await instance.batch()
+    callers += call(batcher, 2)
+    await settle()
+    instance.finish()
+    assert begun.wait(SOON_S)  # It blocks the loop.
+    instance.finish()
+    assert await results(callers) == [2, 4]
 
 
 async def test_a_full_queue_refuses_at_once(bench: Bench) -> None:
@@ -334,8 +356,8 @@ async def test_each_caller_of_a_failed_batch_gets_an_exception_of_its_own(bench:
 @pytest.mark.parametrize("surplus", [1, -1])
 async def test_the_wrong_number_of_results_fails_the_batch(bench: Bench, surplus: int) -> None:
     class Wrong(Instance):
-        async def __call__(self, items: Sequence[int]) -> BatchOutput[int]:
-            output = await super().__call__(items)
+        def run(self, items: Sequence[int]) -> BatchOutput[int]:
+            output = super().run(items)
             return BatchOutput(([*output.results, 0])[: len(items) + surplus], 0, 0)
 
     instance = Wrong()
@@ -377,9 +399,6 @@ async def test_a_delay_counts_from_the_oldest_arrival(bench: Bench) -> None:
     callers += call(batcher, 3)
     await asyncio.sleep(0.1)
     instance.finish()
-    # Nothing but turns of the loop: no timer is needed any more.
-    await settle()
-    assert not instance.idle
     assert await instance.batch() == [3]
     instance.finish()
     assert await results(callers) == [0, 2, 4, 6]
@@ -418,8 +437,7 @@ async def test_close_of_an_idle_batcher_returns(bench: Bench) -> None:
 
 async def test_many_callers_many_instances_nothing_lost_nothing_swapped(bench: Bench) -> None:
     class Prompt(Instance):
-        async def __call__(self, items: Sequence[int]) -> BatchOutput[int]:
-            await asyncio.sleep(0)
+        def run(self, items: Sequence[int]) -> BatchOutput[int]:
             return BatchOutput([2 * item for item in items], 0, 0)
 
     batcher = bench.batcher(Prompt(), Prompt(), Prompt(), max_batch_size=7, max_queue_size=1000)
@@ -471,7 +489,7 @@ async def test_only_items_of_one_kind_share_a_batch(bench: Bench) -> None:
 
 async def test_the_more_urgent_go_first(bench: Bench) -> None:
     instance = Instance()
-    batcher = DynamicBatcher[int, int]([instance], max_batch_size=2, max_queue_size=10, priority_levels=3)
+    batcher = DynamicBatcher[int, int]([instance.run], max_batch_size=2, max_queue_size=10, priority_levels=3)
     callers = call(batcher, 0)
     await instance.batch()
     callers += [asyncio.create_task(batcher.submit(item, priority=item)) for item in (3, 2, 1)]

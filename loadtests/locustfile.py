@@ -1,73 +1,120 @@
-"""Locust users that send encoded images without a pause, over HTTP and over gRPC."""
+"""Locust users for each way to ask the service; closed and open loads, and shapes of either."""
 
 from __future__ import annotations
 
+import math
 import time
 from itertools import cycle
 from typing import Any
 
-import grpc
 import locust.stats
 from grpc.experimental import gevent as grpc_gevent
-from locust import FastHttpUser, User, constant, task
+from locust import events
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
 
+from loadtests import staged  # Not the class, which locust would find and use unasked.
+from loadtests.arguments import positive
+from loadtests.clients.client import Client
+from loadtests.clients.images_grpc import ImagesGrpc
+from loadtests.clients.images_http import ImagesHttp
+from loadtests.clients.images_stream import ImagesStream
+from loadtests.clients.tensors_grpc import TensorsGrpc
+from loadtests.clients.tensors_http import TensorsHttp
 from loadtests.images import encoded_images
-from service.pb.fovea.v1 import classifier_pb2 as pb
-from service.pb.fovea.v1 import classifier_pb2_grpc
+from loadtests.load_user import MOST_IN_FLIGHT, LoadUser
+from loadtests.shapes import SHAPES, stages
 
 grpc_gevent.init_gevent()
 
 # Locust keeps whole milliseconds, and only two digits of those.
-locust.stats.bucket_response_time = lambda response_time: round(response_time, 1)  # type: ignore[assignment, return-value]
+locust.stats.bucket_response_time = lambda time_ms: float(f"{time_ms:.3g}")  # type: ignore[assignment, return-value]
 
 IMAGES = cycle(encoded_images())
-TIMEOUT_S = 60.0
 
 # Gevent's clock stands still until something waits: without this the run's time would have begun with the process.
 time.sleep(0.01)
 
 
-class HttpUser(FastHttpUser):
-    """One raw image in each request's body."""
+class HttpUser(LoadUser):
+    """Images over HTTP. The host is `http://host:port`, that of gRPC users `host:port`."""
 
-    wait_time = constant(0)
-    connection_timeout = TIMEOUT_S
-    network_timeout = TIMEOUT_S
+    protocol = "HTTP"
 
-    @task
-    def classify(self) -> None:
-        body: Any = next(IMAGES)  # Locust declares text only.
-        self.client.post("/v1/classify", data=body, headers={"content-type": "image/jpeg"})
+    def connect(self) -> Client:
+        return ImagesHttp(self.host or "", IMAGES, MOST_IN_FLIGHT)
 
 
-class GrpcUser(User):
-    """One image in each call, every user on a connection of its own. The host is `host:port`."""
+class GrpcUser(LoadUser):
+    """Images over gRPC, a call for each."""
 
-    wait_time = constant(0)
+    protocol = "gRPC"
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        assert self.host is not None
-        self.channel = grpc.insecure_channel(self.host, [("grpc.use_local_subchannel_pool", 1)])
-        self.stub = classifier_pb2_grpc.ClassifierStub(self.channel)
+    def connect(self) -> Client:
+        return ImagesGrpc(self.host or "", IMAGES)
 
-    def on_stop(self) -> None:
-        self.channel.close()
 
-    @task
-    def classify(self) -> None:
-        request = pb.ClassifyRequest(images=[next(IMAGES)])
-        exception, length = None, 0
-        start = time.perf_counter()
-        try:
-            length = self.stub.Classify(request, timeout=TIMEOUT_S).ByteSize()
-        except grpc.RpcError as error:
-            exception = f"{error.code().name}: {error.details()}"
-        self.environment.events.request.fire(
-            request_type="gRPC",
-            name="fovea.v1.Classifier/Classify",
-            response_time=1e3 * (time.perf_counter() - start),
-            response_length=length,
-            exception=exception,
-            context={},
-        )
+class GrpcStreamUser(LoadUser):
+    """Images over gRPC, all on one stream."""
+
+    protocol = "gRPC-stream"
+
+    def connect(self) -> Client:
+        return ImagesStream(self.host or "", IMAGES)
+
+
+class TensorsHttpUser(LoadUser):
+    """Tensors over HTTP, by the Open Inference Protocol."""
+
+    protocol = "tensors-HTTP"
+
+    def connect(self) -> Client:
+        return TensorsHttp(self.host or "", self.environment.parsed_options.model, MOST_IN_FLIGHT)
+
+
+class TensorsGrpcUser(LoadUser):
+    """Tensors over gRPC, by the Open Inference Protocol."""
+
+    protocol = "tensors-gRPC"
+
+    def connect(self) -> Client:
+        return TensorsGrpc(self.host or "", self.environment.parsed_options.model)
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def _add_options(parser: LocustArgumentParser, **_: Any) -> None:
+    """For the command line alone: what is typed into locust's page comes too late for the stages."""
+    parser.add_argument("--model", default="", include_in_web_ui=False, help="Model that tensors are for")
+    parser.add_argument(
+        "--rate-per-user",
+        type=positive,
+        include_in_web_ui=False,
+        help="Requests per second of each user, at random moments, instead of one after another without a pause",
+    )
+    parser.add_argument(
+        "--shape",
+        choices=SHAPES,
+        include_in_web_ui=False,
+        help="How the load goes over --run-time, with --users at most",
+    )
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def _choose_stages(environment: Environment, **_: Any) -> None:
+    """A master's options go to its workers, the stages with them."""
+    options = environment.parsed_options
+    assert options
+    if options.shape and not (options.num_users and options.run_time):
+        raise ValueError("--shape needs --users and --run-time")
+    users, run_time_s = options.num_users or 1, options.run_time or math.inf
+    options.stages = stages(options.shape, users, run_time_s, options.rate_per_user)
+    if options.shape:
+        environment.shape_class = staged.Staged(options.stages, options.spawn_rate or users)
+        environment.shape_class.runner = environment.runner
+
+
+@events.test_stop.add_listener  # type: ignore[untyped-decorator]
+def _let_the_files_be_written(environment: Environment, **_: Any) -> None:
+    """Locust writes its CSV files once a second, and not at the end."""
+    if environment.parsed_options and environment.parsed_options.csv_prefix:
+        time.sleep(1.1 * locust.stats.CSV_STATS_INTERVAL_SEC)

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from loadtests import __main__
 from loadtests.fetch import fetch
-from loadtests.run import Run
+from loadtests.run import Figures, Load, Run
 from loadtests.target import Target, started_service
+from loadtests.users import UserKind
 from tests.repositories import write_model
 
 ELSEWHERE = ["--target", "http://127.0.0.1:1", "--grpc", "127.0.0.1:2", "--metrics", "http://127.0.0.1:3/metrics"]
+ANSWERED = Figures(requests=9, failures=0, answered_per_s=90.0, p50_ms=1.0, p95_ms=1.0, p99_ms=1.0)
+SOME_FAILED = replace(ANSWERED, failures=1)
+ALL_FAILED = replace(ANSWERED, failures=9)
+NOTHING = Figures(requests=0, failures=0, answered_per_s=0.0, p50_ms=None, p95_ms=None, p99_ms=None)
 
 
 @pytest.fixture
@@ -23,6 +29,27 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results"
 
 
+class Locust:
+    """In the place of locust; it finds what it is told to, for each run in turn or the same for all."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: Figures, stages: dict[str, Figures] | None = None):
+        self.runs: list[tuple[str, str, Load]] = []
+        self._found = list(found)
+        self._stages = stages or {}
+        monkeypatch.setattr(__main__, "run_locust", self.run)
+        monkeypatch.setattr(Target, "served", lambda target: [])
+
+    def run(self, kind: UserKind, target: Target, load: Load, folder: Path, name: str) -> Run:
+        self.runs.append((name, kind.address(target), load))
+        whole = self._found.pop(0) if len(self._found) > 1 else self._found[0]
+        return Run(name, whole, self._stages if load.shape else {})
+
+
+def row(summary: str, name: str) -> list[str]:
+    (found,) = (line for line in summary.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip().replace(",", "") for cell in found.split("|")[2:-1]]
+
+
 def test_both_protocols_end_to_end(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main(["--users", "4", "--duration-s", "1"]) == 0
 
@@ -30,13 +57,13 @@ def test_both_protocols_end_to_end(results: Path, capsys: pytest.CaptureFixture[
     summary = (folder / "summary.md").read_text()
     assert summary in capsys.readouterr().out
     assert "colours version 1 (CPUExecutionProvider, " in summary
-    for protocol in ("HTTP", "gRPC"):
+    assert "4 users without a pause, 1 s" in summary
+    for name in ("HTTP", "gRPC"):
         for ending in ("_stats.csv", "_failures.csv", "_stats_history.csv", ".html", ".json"):
-            assert (folder / f"{protocol}{ending}").stat().st_size > 0
-        (row,) = (line for line in summary.splitlines() if line.startswith(f"| {protocol} "))
-        _, _, requests, *times, failures, batch_size, queue_ms, _ = (cell.strip() for cell in row.split("|"))
-        assert int(requests.replace(",", "")) > 0
-        assert all(float(time.replace(",", "")) > 0 for time in times)
+            assert (folder / f"{name}{ending}").stat().st_size > 0
+        requests, *times, failures, batch_size, queue_ms = row(summary, name)
+        assert int(requests) > 0
+        assert all(float(time) > 0 for time in times)
         assert failures == "0"
         assert 1 <= float(batch_size) <= 4
         assert float(queue_ms) > 0
@@ -55,23 +82,75 @@ def test_a_service_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: 
         pass
 
 
-@pytest.mark.parametrize(("requests", "failures", "exit_code"), [(9, 0, 0), (9, 1, 1), (0, 0, 1)])
-def test_failures_show_in_the_exit_code(
-    results: Path, monkeypatch: pytest.MonkeyPatch, requests: int, failures: int, exit_code: int
+def test_by_default_both_protocols_are_loaded_by_users_without_a_pause(
+    results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hosts = []
+    locust = Locust(monkeypatch, ANSWERED)
+    assert __main__.main(ELSEWHERE) == 0
+    assert locust.runs == [("HTTP", ELSEWHERE[1], Load(16, 15)), ("gRPC", ELSEWHERE[3], Load(16, 15))]
 
-    def run_locust(user: str, protocol: str, host: str, metrics: str, **_: object) -> Run:
-        hosts.append((host, metrics))
-        return Run(protocol, requests, failures, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
-    monkeypatch.setattr(__main__, "run_locust", run_locust)
-    monkeypatch.setattr(Target, "served", lambda target: [])
+def test_the_load_can_be_chosen(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locust = Locust(monkeypatch, ANSWERED)
+    chosen = ["--user", "grpc-stream", "tensors-http", "--users", "4", "--rate", "100", "--shape", "spike"]
+    assert __main__.main([*ELSEWHERE, *chosen]) == 0
+    load = Load(4, 60, "spike", 100.0)
+    assert locust.runs == [("gRPC-stream", ELSEWHERE[3], load), ("tensors-HTTP", ELSEWHERE[1], load)]
+
+
+@pytest.mark.parametrize(("whole", "exit_code"), [(ANSWERED, 0), (SOME_FAILED, 1), (NOTHING, 1)])
+def test_failures_show_in_the_exit_code(
+    results: Path, monkeypatch: pytest.MonkeyPatch, whole: Figures, exit_code: int
+) -> None:
+    Locust(monkeypatch, whole)
     assert __main__.main(ELSEWHERE) == exit_code
-    assert hosts == [(ELSEWHERE[1], ELSEWHERE[5]), (ELSEWHERE[3], ELSEWHERE[5])]
 
 
-def test_part_of_an_address_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("stage", "exit_code"), [(SOME_FAILED, 0), (ALL_FAILED, 1), (NOTHING, 1)])
+def test_an_overload_may_fail_as_long_as_something_is_answered(
+    results: Path, monkeypatch: pytest.MonkeyPatch, stage: Figures, exit_code: int
+) -> None:
+    Locust(monkeypatch, SOME_FAILED, stages={"overload": stage})
+    assert __main__.main([*ELSEWHERE, "--user", "http", "--shape", "overload", "--rate", "10"]) == exit_code
+
+
+def test_under_any_other_shape_none_may_fail(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Locust(monkeypatch, SOME_FAILED, stages={"spike": SOME_FAILED})
+    assert __main__.main([*ELSEWHERE, "--user", "http", "--shape", "spike", "--rate", "10"]) == 1
+
+
+def test_an_overload_is_five_times_the_rate_given(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locust = Locust(monkeypatch, ANSWERED)
+    __main__.main([*ELSEWHERE, "--user", "http", "--shape", "overload", "--rate", "10"])
+    assert locust.runs == [("HTTP", ELSEWHERE[1], Load(16, 60, "overload", 50.0))]
+
+
+def test_an_overload_is_five_times_the_rate_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locust = Locust(monkeypatch, ANSWERED)
+    __main__.main([*ELSEWHERE, "--user", "http", "--shape", "overload", "--duration-s", "30"])
+    assert locust.runs == [
+        ("HTTP-closed", ELSEWHERE[1], Load(16, 10)),
+        ("HTTP", ELSEWHERE[1], Load(16, 30, "overload", 450.0)),
+    ]
+
+
+def test_there_is_no_overload_of_a_service_that_answers_nothing(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locust = Locust(monkeypatch, NOTHING)
+    assert __main__.main([*ELSEWHERE, "--user", "http", "--shape", "overload"]) == 1
+    assert [name for name, _, _ in locust.runs] == ["HTTP-closed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (ELSEWHERE[:2], "go together"),
+        (["--users", "0"], "not a whole number above 0"),
+        (["--rate", "0"], "not a number above 0"),
+        (["--shape", "steps", "--duration-s", "4"], "4 s are too short"),
+        (["--user", "smtp"], "invalid choice: 'smtp'"),
+    ],
+)
+def test_what_cannot_be_run_is_an_error(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        __main__.main(ELSEWHERE[:2])
-    assert "go together" in capsys.readouterr().err
+        __main__.main(arguments)
+    assert message in capsys.readouterr().err

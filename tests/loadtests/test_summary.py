@@ -1,31 +1,48 @@
 from __future__ import annotations
 
-from loadtests.run import Run, percentile
+from loadtests.run import Figures, Run
 from loadtests.summary import summarize
 
+NOTHING = Figures(requests=2, failures=2, answered_per_s=0.0, p50_ms=None, p95_ms=None, p99_ms=None)
 HTTP = Run(
-    protocol="HTTP", requests=12345, failures=0, requests_per_s=1234.5, p50_ms=4.25, p95_ms=9.0, p99_ms=20.0,
-    mean_batch_size=3.456, mean_queue_ms=0.789,
-)  # fmt: skip
-GRPC = Run(
-    protocol="gRPC", requests=2, failures=2, requests_per_s=0.5, p50_ms=1.0, p95_ms=1.0, p99_ms=1.0,
-    mean_batch_size=None, mean_queue_ms=None, errors=("2 × UNAVAILABLE",),
-)  # fmt: skip
+    name="HTTP",
+    whole=Figures(requests=12345, failures=0, answered_per_s=1234.5, p50_ms=4.25, p95_ms=9.0, p99_ms=20.0),
+    mean_batch_size=3.456,
+    mean_queue_ms=0.789,
+    resident_bytes=(1e8, 1.1e8),
+)
+GRPC = Run(name="gRPC", whole=NOTHING, errors=("2 × UNAVAILABLE",))
+SPIKE = Run(
+    name="HTTP",
+    whole=HTTP.whole,
+    stages={"before: 2 requests/s": HTTP.whole, "spike: 16 requests/s": NOTHING},
+    late_p99_ms=1.5,
+    mean_batch_size=3.456,
+    mean_queue_ms=0.789,
+    resident_bytes=(1e8, 1.1e8),
+)
 
 
-def test_summary_has_a_row_for_each_protocol() -> None:
+def test_summary_has_a_row_for_each_run() -> None:
     lines = summarize([HTTP, GRPC], {"Machine": "2 cores"}).splitlines()
     assert "- Machine: 2 cores" in lines
     assert "| HTTP | 12,345 | 1,234 | 4.2 | 9.0 | 20.0 | 0 | 3.46 | 0.79 |" in lines
-    assert "| gRPC | 2 | 0 | 1.0 | 1.0 | 1.0 | 2 | – | – |" in lines
+    assert "| gRPC | 2 | 0 | – | – | – | 2 | – | – |" in lines
     assert lines[-1] == "- gRPC: 2 × UNAVAILABLE"
 
 
 def test_no_list_of_failures_where_there_are_none() -> None:
-    assert "Failures" not in summarize([HTTP], {})
+    summary = summarize([HTTP], {})
+    assert "Failures" not in summary
+    assert "memory" not in summary
 
 
-def test_percentile_is_the_time_that_the_share_took_at_most() -> None:
-    times = {30.0: 1, 10.0: 95, 20.0: 4}
-    assert [percentile(times, share) for share in (0.5, 0.95, 0.99, 1.0)] == [10.0, 10.0, 20.0, 30.0]
-    assert percentile({}, 0.5) is None
+def test_a_shape_has_a_row_for_each_stage() -> None:
+    lines = summarize([SPIKE], {}).splitlines()
+    start = lines.index("| HTTP | 12,345 | 1,234 | 4.2 | 9.0 | 20.0 | 0 | 3.46 | 0.79 |")
+    assert lines[start + 1 : start + 3] == [
+        "| HTTP, before: 2 requests/s | 12,345 | 1,234 | 4.2 | 9.0 | 20.0 | 0 |  |  |",
+        "| HTTP, spike: 16 requests/s | 2 | 0 | – | – | – | 2 |  |  |",
+    ]
+    assert "- HTTP: 99 % of the requests were sent at most 1.5 ms late, which is part of their latency" in lines
+    assert "- HTTP: the service had 100.0 MB of memory before, and 110.0 MB after" in lines

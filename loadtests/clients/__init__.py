@@ -1,0 +1,1 @@
+"""One request after another to a service, in each way that it can be asked."""

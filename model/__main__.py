@@ -14,7 +14,6 @@ from statistics import median
 import torch
 
 from model.data import SPLITS, DataError, Dataset, hold_out, load
-from model.distill import Teachers
 from model.evaluate import predict, predict_onnx, report, table
 from model.export import ExportError, export
 from model.nets import NETS
@@ -65,12 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--cutmix", type=_share, help="share of images that get a part of another one; default: the recipe's"
-    )
-    command.add_argument(
-        "--teacher",
-        action="append",
-        metavar="MODEL",
-        help="an exported model.onnx to learn the answers of, in the place of the labels; of several, their mean",
     )
     # Below 10 pixels, pooling leaves the networks nothing.
     command.add_argument("--image-size", type=_at_least(10), help="height and width in pixels, default: 32")
@@ -164,7 +157,6 @@ def _train(options: argparse.Namespace) -> None:
     print(
         f"{len(dataset)} images of {len(dataset.classes)} classes, {recipe.net} for {epochs} epochs "
         f"in batches of {recipe.batch_size} on {device}"
-        + (f", learning from {', '.join(options.teacher)}" if options.teacher else "")
     )
     train(
         dataset,
@@ -172,13 +164,7 @@ def _train(options: argparse.Namespace) -> None:
         recipe,
         folder,
         device=device,
-        origin={
-            "command": options.command,
-            "data": options.data,
-            "skip_broken": bool(options.skip_broken),
-            "teachers": options.teacher or [],
-        },
-        teachers=Teachers([Path(teacher) for teacher in options.teacher], dataset) if options.teacher else None,
+        origin={"command": options.command, "data": options.data, "skip_broken": bool(options.skip_broken)},
         tensorboard=options.tensorboard or (folder / "tensorboard").is_dir(),
     )
 
@@ -201,7 +187,6 @@ def _continue_as_started(options: argparse.Namespace) -> None:
         "image_size": info["image_size"],
         "hold_out": info["held_out_images"],
         "skip_broken": info.get("skip_broken", False),
-        "teacher": info.get("teachers") or None,
     }
     for key, value in started.items():
         given = getattr(options, key)

@@ -36,9 +36,6 @@ def card_section(run: Run, *, tested: Report | None, test_data: str | None, comm
         "Seed": recipe.pop("seed"),
         "Recipe": ", ".join(f"{key} {value}" for key, value in recipe.items()),
     }
-    if info.get("teachers"):
-        teachers = ", ".join(f"`{teacher}`" for teacher in info["teachers"])
-        facts["Learned from"] = f"the mean of the probabilities of {teachers}, in the place of the labels"
     curve = [table(list(metrics[-1]), [[str(value) for value in line.values()] for line in metrics])] if metrics else []
     return section(facts, [info["command"], command], *curve)
 

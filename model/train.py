@@ -26,7 +26,6 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
 from model.data import Dataset, augment, cutmix
-from model.distill import Teachers
 from model.evaluate import accuracy, predict
 from model.nets import FastCNN, Preprocess, build
 from model.optimizers import Muon
@@ -44,7 +43,6 @@ def train(
     *,
     device: torch.device,
     origin: dict[str, Any],
-    teachers: Teachers | None = None,
     tensorboard: bool = False,
 ) -> Run:
     """Train, continuing from the folder's checkpoint where it has one.
@@ -60,7 +58,6 @@ def train(
         held_out: images to report the accuracy on after each epoch.
         folder: receives `checkpoint.pt`, `run.json` and `metrics.jsonl`.
         origin: how the run was started (command, data), kept in `run.json`.
-        teachers: what they answer is learned then, in the place of the labels.
 
     Raises:
         KeyboardInterrupt: after the checkpoint was written; the message says how to resume.
@@ -134,17 +131,19 @@ def train(
                     pixels, partner, own = cutmix(
                         pixels, recipe.cutmix, generator=_generator(recipe.seed, "cutmix", step)
                     )
-                    if teachers:
-                        answer, smoothing = teachers.probabilities(pixels), 0.0
-                    else:
-                        each = functional.one_hot(target, len(dataset.classes)).float()
-                        answer = torch.lerp(each[partner], each, own[:, None])
-                        smoothing = recipe.label_smoothing
                     for group, lr in zip(groups, learning_rates, strict=True):
                         group["lr"] = lr * (1 - step / decay_steps if step < decay_steps else AVERAGED_LR)
                     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision):
                         logits = net(preprocess(pixels))
-                        loss = functional.cross_entropy(logits.float(), answer, label_smoothing=smoothing)
+                        losses = torch.stack(
+                            [
+                                functional.cross_entropy(
+                                    logits.float(), label, label_smoothing=recipe.label_smoothing, reduction="none"
+                                )
+                                for label in (target, target[partner])
+                            ]
+                        )
+                        loss = (own * losses[0] + (1 - own) * losses[1]).mean()
                     net.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     for optimizer in optimizers:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: serve install install-train test test-all lint loadtest proto constraints clean
+.PHONY: serve install install-train test test-all lint loadtest bench proto constraints clean
 
 serve: install
 	$(BIN)/fovea serve
@@ -26,6 +26,9 @@ lint: .venv/test .venv/lint
 
 loadtest: .venv/loadtest
 	$(BIN)/python -m loadtests
+
+bench: .venv/loadtest
+	$(BIN)/python -m loadtests.peers
 
 proto: .venv/test
 	$(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto --python_out=. --pyi_out=. --grpc_python_out=. \
@@ -54,7 +57,7 @@ clean:
 	touch $@
 
 .venv/test: pyproject.toml constraints.txt | .venv
-	$(INSTALL) '.[cpu,train,loadtest,test]'
+	$(INSTALL) '.[cpu,native,train,loadtest,test]'
 	touch $@
 
 .venv/lint: pyproject.toml constraints.txt | .venv
@@ -62,5 +65,5 @@ clean:
 	touch $@
 
 .venv/loadtest: pyproject.toml constraints.txt | .venv
-	$(INSTALL) '.[cpu,loadtest]'
+	$(INSTALL) '.[cpu,native,loadtest]'
 	touch $@

@@ -6,7 +6,6 @@ import argparse
 import json
 import multiprocessing
 import signal
-import struct
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from loadtests.ceiling_table import Round, ceiling_table
 from loadtests.fetch import fetch
-from loadtests.h2load import HTTP1, HTTP2, IN_FLIGHT, Counts, require_h2load, run_h2load
+from loadtests.h2load import HTTP1, HTTP2, IN_FLIGHT, Counts, grpc_frame, require_h2load, run_h2load
 from loadtests.images import SIZES, draw
 from loadtests.inprocess import measure_in_process
 from loadtests.machine import cores, describe_machine
@@ -45,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch, started_service() as target, in_process:
         image, message = Path(scratch, "image.jpg"), Path(scratch, "message")
         image.write_bytes(content)
-        message.write_bytes(grpc_frame(content))
+        message.write_bytes(grpc_frame(pb.ClassifyRequest(images=[content]).SerializeToString()))
         model, version = _serving(target, content)
         path = model_repository() / model / version / "model.onnx"
         facts = {
@@ -73,12 +72,6 @@ def main(arguments: list[str] | None = None) -> int:
     (folder / "ceiling.md").write_text(table)
     print(f"\n{table}\nIn {folder}")
     return 1 if failed else 0
-
-
-def grpc_frame(image: bytes) -> bytes:
-    """A Classify call's request as it travels: not compressed, its length, the message."""
-    message = pb.ClassifyRequest(images=[image]).SerializeToString()
-    return struct.pack(">?I", False, len(message)) + message
 
 
 def _serving(target: Target, image: bytes) -> tuple[str, str]:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import resource
 import shutil
+import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
 
 IN_FLIGHT = 64
 HTTP1 = ("--h1", "--clients", "64")
 HTTP2 = ("--clients", "8", "--max-concurrent-streams", "8")
 
 COUNTS = re.compile(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout")
+BODY_BYTES = re.compile(r"^traffic:.*\((\d+)\) data$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -23,21 +30,54 @@ class Counts:
     failed: int
 
 
+@dataclass(frozen=True)
+class Load:
+    """What came of a load.
+
+    Attributes:
+        body_bytes: of all answers.
+        latencies_us: of each request that succeeded, whole microseconds.
+        generator_cpu_s: processor time that h2load took itself.
+    """
+
+    counts: Counts
+    body_bytes: int
+    latencies_us: np.ndarray[Any, Any]
+    generator_cpu_s: float
+
+
 def require_h2load() -> None:
     if shutil.which("h2load") is None:
         raise SystemExit("error: h2load is not installed; Debian and Ubuntu have it in the package nghttp2-client")
 
 
-def run_h2load(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], duration_s: int) -> Counts:
-    """Send the body again and again, with IN_FLIGHT requests unanswered at any time.
+def connections(count: int, *, http1: bool) -> tuple[str, ...]:
+    """Arguments for so many connections with one request unanswered on each."""
+    clients = ("--clients", str(count))
+    return ("--h1", *clients) if http1 else (*clients, "--max-concurrent-streams", "1")
+
+
+def grpc_frame(message: bytes) -> bytes:
+    """A gRPC message as it travels: not compressed, its length, itself."""
+    return struct.pack(">?I", False, len(message)) + message
+
+
+def run_h2load(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], duration_s: float) -> Counts:
+    """Send the body again and again, with as many requests unanswered at any time as the arguments say.
 
     Args:
-        arguments: HTTP1 or HTTP2.
+        arguments: HTTP1, HTTP2, or those of `connections`.
     """
-    command = ["h2load", *arguments, "--duration", str(duration_s), "--data", str(body)]
-    for name, value in headers.items():
-        command += ["--header", f"{name}: {value}"]
-    return parse_h2load(subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout)
+    return parse_h2load(_output(arguments, url, body, headers, duration_s))
+
+
+def time_h2load(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], duration_s: float) -> Load:
+    """As `run_h2load`, with the time of each request."""
+    with TemporaryDirectory() as scratch:
+        log = Path(scratch, "log")
+        before = _children_cpu_s()
+        output = _output((*arguments, "--log-file", str(log)), url, body, headers, duration_s)
+        return Load(parse_h2load(output), parse_body_bytes(output), parse_log(log), _children_cpu_s() - before)
 
 
 def parse_h2load(output: str) -> Counts:
@@ -46,3 +86,31 @@ def parse_h2load(output: str) -> Counts:
         raise ValueError(f"h2load did not say how many requests succeeded: {output}")
     succeeded, failed, errored, timeout = map(int, found.groups())
     return Counts(succeeded, failed + errored + timeout)
+
+
+def parse_body_bytes(output: str) -> int:
+    found = BODY_BYTES.search(output)
+    if found is None:
+        raise ValueError(f"h2load did not say how many bytes it was sent: {output}")
+    return int(found[1])
+
+
+def parse_log(log: Path) -> np.ndarray[Any, Any]:
+    """Microseconds of each request with a status 2xx, from lines of start, status and microseconds."""
+    if not log.stat().st_size:
+        return np.empty(0, np.int64)
+    _, statuses, latencies_us = np.loadtxt(log, np.int64, delimiter="\t", ndmin=2).T
+    succeeded: np.ndarray[Any, Any] = latencies_us[statuses // 100 == 2]
+    return succeeded
+
+
+def _output(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], duration_s: float) -> str:
+    command = ["h2load", *arguments, "--duration", f"{round(1000 * duration_s)}ms", "--data", str(body)]
+    for name, value in headers.items():
+        command += ["--header", f"{name}: {value}"]
+    return subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout
+
+
+def _children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

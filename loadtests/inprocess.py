@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -15,6 +17,14 @@ from loadtests.machine import cores
 BATCH_SIZES = (1, 8)
 
 
+@dataclass(frozen=True)
+class Arrangement:
+    """So many sessions of one thread at the same time, each with batches of so many images."""
+
+    sessions: int
+    batch_size: int
+
+
 def measure_in_process(model: Path, image: Path, duration_s: float) -> dict[int, float]:
     """Images per second at each batch size, with a session of one thread on every core.
 
@@ -23,21 +33,35 @@ def measure_in_process(model: Path, image: Path, duration_s: float) -> dict[int,
         image: what the batches are made of.
         duration_s: for all batch sizes together.
     """
-    sessions = [_session(model) for _ in range(cores())]
-    _, height, width, _ = sessions[0].get_inputs()[0].shape
+    _, height, width, _ = _session(model).get_inputs()[0].shape
     with Image.open(image) as decoded:
         pixels = np.asarray(decoded.convert("RGB").resize((width, height)))
+    arrangements = [Arrangement(cores(), size) for size in BATCH_SIZES]
+    rates = measure_arrangements(model, pixels, arrangements, duration_s)
+    return {arrangement.batch_size: rate for arrangement, rate in rates.items()}
+
+
+def measure_arrangements(
+    model: Path, pixels: np.ndarray[Any, Any], arrangements: list[Arrangement], duration_s: float
+) -> dict[Arrangement, float]:
+    """Images per second in each arrangement, one after the other.
+
+    Args:
+        pixels: of one image; the batches are made of it.
+        duration_s: for all arrangements together.
+    """
+    sessions = [_session(model) for _ in range(max(each.sessions for each in arrangements))]
     rates = {}
     with ThreadPoolExecutor(len(sessions)) as threads:
-        for size in BATCH_SIZES:
-            feed = {sessions[0].get_inputs()[0].name: np.stack([pixels] * size)}
-            for session in sessions:
+        for arrangement in arrangements:
+            feed = {sessions[0].get_inputs()[0].name: np.stack([pixels] * arrangement.batch_size)}
+            for session in sessions[: arrangement.sessions]:
                 session.run(None, feed)
             start = time.perf_counter()
-            end = start + duration_s / len(BATCH_SIZES)
-            runs = [threads.submit(_run_until, end, session, feed) for session in sessions]
+            end = start + duration_s / len(arrangements)
+            runs = [threads.submit(_run_until, end, session, feed) for session in sessions[: arrangement.sessions]]
             batches = sum(run.result() for run in runs)
-            rates[size] = size * batches / (time.perf_counter() - start)
+            rates[arrangement] = arrangement.batch_size * batches / (time.perf_counter() - start)
     return rates
 
 

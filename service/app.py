@@ -46,6 +46,7 @@ from service.rest.application import create_http_application, create_metrics_app
 from service.rest.connection import HttpConnection
 from service.rpc.classifier import ClassifierServicer
 from service.rpc.inference import InferenceServicer
+from service.rpc.server import create_server
 from service.settings import Settings
 from service.shared_memory import SharedMemory
 from service.telemetry import Telemetry, log
@@ -306,18 +307,7 @@ class _GrpcServer:
 async def _grpc_server(
     classifier: ClassifierServicer, inference: InferenceServicer, settings: Settings
 ) -> AsyncIterator[_GrpcServer]:
-    server = grpc.aio.server(
-        options=[
-            # Without this a second service could share the port, and the requests, unnoticed.
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", settings.max_request_bytes),
-            ("grpc.max_send_message_length", -1),
-            # What one client may hold: calls that it has begun, a connection without one, a connection not yet made.
-            ("grpc.max_concurrent_streams", 1000),
-            ("grpc.max_connection_idle_ms", 10 * 60 * 1000),
-            ("grpc.server_handshake_timeout_ms", 20 * 1000),
-        ]
-    )
+    server = create_server(settings.grpc_transport, max_request_bytes=settings.max_request_bytes)
     health_servicer = health.aio.HealthServicer()
     await _set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
     classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, server)

@@ -10,9 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.models import write_repository
-from tests.service.launch import ROOT, running
+from tests.service.launch import GRPC_TRANSPORT, ROOT, running
 
 SUITE_TIMEOUT_S = 300
+DEFLATE = "pygrpc-native 0.5.0 takes requests that are compressed by gzip, and by nothing else"
+DIFFERS: dict[str, dict[str, str]] = {
+    "grpcio": {},
+    "native": {
+        "core_grpc/compressed_message[1]": DEFLATE,
+        "clients/method[grpc-infer]": DEFLATE,
+        "clients/method[grpc.aio-infer]": DEFLATE,
+    },
+}
+"""Clauses that do not hold, by transport."""
 
 
 @pytest.mark.timeout(SUITE_TIMEOUT_S + 60)
@@ -34,5 +44,6 @@ def test_fovea_does_what_the_suite_says(tmp_path: Path) -> None:
             check=False,
         )
     outcomes: dict[str, str] = json.loads(table.read_text())
-    assert suite.returncode == 0, suite.stdout
+    failed = {clause for clause, outcome in outcomes.items() if outcome == "failed"}
+    assert failed == DIFFERS[GRPC_TRANSPORT].keys(), suite.stdout
     assert sum(outcome == "passed" for outcome in outcomes.values()) > 580

@@ -6,13 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
 from service.shared_memory import FOLDER
 from tests.conformance.models import write_repository
 from tests.fuzz.campaign import TRIED
-from tests.fuzz.target import INFER, Target
+from tests.fuzz.target import INFER, NO_MESSAGE, Target
 from tests.repositories import write_model
 from tests.service.launch import RunningService, running
 
@@ -52,7 +51,7 @@ def attacked_below(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     write_model(repository)
     with running(repository, may_log="DecodeError") as service:
         target = Target(service)
-        target.call(INFER, [b"\xff"], grpc.StatusCode.UNKNOWN)
+        target.call(INFER, [b"\xff"], *NO_MESSAGE)
         target.close()
         yield service
 

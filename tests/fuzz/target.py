@@ -13,13 +13,15 @@ from tritonclient.grpc import service_pb2_grpc
 
 from tests.conformance.wire import model_path, simple_inputs, simple_request
 from tests.fuzz.mutations import to_json
-from tests.service.launch import RunningService
+from tests.service.launch import GRPC_TRANSPORT, RunningService
 
 TIMEOUT_S = 60.0
 MAX_ERROR_BYTES = 8 * 2**10
 """Of an error, whatever a client's own words in it."""
 
 SERVERS_FAULT = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
+NO_MESSAGE = {"grpcio": SERVERS_FAULT[:1], "native": SERVERS_FAULT}[GRPC_TRANSPORT]
+"""What bytes that are no message get; from the native transport UNKNOWN on streams, INTERNAL otherwise."""
 NOT_AT_ALL = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 GRPCIOS_OWN = re.compile(
     r"^[ |]*(?:\S+\.DecodeError|UnicodeDecodeError|\S+\.ExecuteBatchError|ExceptionGroup):", re.MULTILINE

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.ceiling import grpc_frame, main
+from loadtests.ceiling import main
 from loadtests.ceiling_table import Round, ceiling_table
 from loadtests.h2load import Counts, parse_h2load, require_h2load
-from service.pb.fovea.v1 import classifier_pb2 as pb
 from tests.repositories import picture, write_model
 
 OUTPUT = """\
@@ -38,13 +37,6 @@ def test_absent_h2load_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SystemExit, match="nghttp2-client"):
         require_h2load()
-
-
-def test_grpc_frame_is_a_flag_the_length_and_the_message() -> None:
-    frame = grpc_frame(picture("red"))
-    assert frame[0] == 0
-    assert int.from_bytes(frame[1:5], "big") == len(frame) - 5
-    assert pb.ClassifyRequest.FromString(frame[5:]).images == [picture("red")]
 
 
 @pytest.mark.system

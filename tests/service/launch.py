@@ -18,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXIT_TIMEOUT_S = 60.0
+GRPC_TRANSPORT = os.environ.get("FOVEA_TEST_GRPC_TRANSPORT", "grpcio")
+"""Of every service that the tests start; `FOVEA_TEST_GRPC_TRANSPORT=native` puts the same tests to the other one."""
 
 
 @dataclass(frozen=True)
@@ -141,5 +143,5 @@ def command(*arguments: str) -> list[str]:
 def environment(**settings: object) -> dict[str, str]:
     """This process's environment, with these settings of the service and no others."""
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("FOVEA_")}
-    free_ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    return inherited | {f"FOVEA_{name.upper()}": str(value) for name, value in {**free_ports, **settings}.items()}
+    given = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "grpc_transport": GRPC_TRANSPORT, **settings}
+    return inherited | {f"FOVEA_{name.upper()}": str(value) for name, value in given.items()}

@@ -80,6 +80,7 @@ ONLY_IN: dict[str, set[str]] = {
     "uvicorn": {"app", "rest"},
     "uvloop": {"__main__"},
     "grpc": {"backends", "rpc", "client", "app", "errors", "pb"},
+    "pygrpc_native": {"rpc"},
     "prometheus_client": {"telemetry"},
     "pydantic": {"settings", "rest", "__main__"},
     "pydantic_settings": {"settings", "__main__"},

@@ -64,6 +64,7 @@ def test_every_setting_has_a_default_and_a_description() -> None:
 def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     given: dict[str, object] = {
         "host": "0.0.0.0",
+        "grpc_transport": "native",
         "model_repository": "/somewhere",
         "model_control_mode": "poll",
         "load_models": "cats,dogs",
@@ -92,6 +93,7 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
         ("http_port", "65536"),
         ("http_port", "-1"),
         ("grpc_port", "eighty"),
+        ("grpc_transport", "http3"),
         ("metrics_port", ""),
         ("execution_provider", "tpu"),
         ("device_id", "-1"),

@@ -13,6 +13,7 @@ from statistics import median
 
 import torch
 
+from model.committee import CombineError, combine
 from model.data import SPLITS, DataError, Dataset, hold_out, load
 from model.evaluate import predict, predict_onnx, report, table
 from model.export import ExportError, export
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.command = shlex.join(["python", "-m", "model", *arguments])
     try:
         options.run_command(options)
-    except (DataError, RunError, RepositoryError, ExportError, QuantizeError, OSError) as error:
+    except (DataError, RunError, RepositoryError, ExportError, CombineError, QuantizeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
@@ -91,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
         "--golden", type=Path, metavar="PHOTO", help="a JPEG for the golden sample; default: a drawing"
     )
     command.set_defaults(run_command=_export)
+
+    command = commands.add_parser("combine", help="publish the mean of several exported models' logits as one model")
+    command.add_argument("models", type=Path, nargs="+", help="each model's folder, <repository>/<name>")
+    command.add_argument("--repository", type=Path, required=True, help="the model repository's folder")
+    command.add_argument("--name", required=True, help="the model's name; if it exists, it gets a new version")
+    command.add_argument("--data", help="measure it on the test split of this")
+    command.set_defaults(run_command=_combine)
 
     command = commands.add_parser("quantize", help="publish a smaller variant of an exported model, beside it")
     command.add_argument("model", type=Path, help="the model's folder, <repository>/<name>")
@@ -238,12 +246,31 @@ def _export(options: argparse.Namespace) -> None:
     print(f"next: {shlex.join(['fovea', 'serve', '--model-repository', str(options.repository)])}")
 
 
-def _quantize(options: argparse.Namespace) -> None:
-    entry = options.model
-    version = options.version or newest_version(entry)
+def _combine(options: argparse.Namespace) -> None:
+    members = [_version_folder(entry) for entry in options.models]
+    test = None
+    if options.data:
+        signature = read_signature(members[0] / "model.onnx")
+        test = _load_labelled(options.data, "test", signature.classes, signature.image_size)
+    made = combine(
+        members, options.repository, options.name, command=options.command, test=test, test_data=options.data
+    )
+    if made.tested:
+        print(f"accuracy: {made.tested.accuracy:.4f} on {made.tested.images} images (test split of {options.data})")
+    print(f"written: {made.folder}, model.onnx of {made.model_bytes / 1e6:.1f} MB")
+
+
+def _version_folder(entry: Path, version: int | None = None) -> Path:
+    """A version's folder, the newest one's unless told otherwise."""
+    version = version or newest_version(entry)
     if version is None:
         raise RepositoryError(f"{entry}: holds no version of a model")
-    source = entry / str(version)
+    return entry / str(version)
+
+
+def _quantize(options: argparse.Namespace) -> None:
+    entry = options.model
+    source = _version_folder(entry, options.version)
     train = test = None
     if options.data:
         signature = read_signature(source / "model.onnx")

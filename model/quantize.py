@@ -41,6 +41,8 @@ OPSET = 20
 INT8_OPERATORS = ("Conv", "Gemm", "MaxPool", "Relu")
 """What ONNX Runtime computes in 8 bits on a CPU, and what may stand between two of those."""
 
+LAYERS = ("Conv", "Gemm")
+
 CALIBRATION_BATCH_SIZE = 10
 
 SPEED_BATCH_SIZES = (1, 16)
@@ -263,7 +265,6 @@ def _prepared(float32: Path) -> onnx.ModelProto:
 
 
 def _to_int8(model: onnx.ModelProto, images: Pixels) -> onnx.ModelProto:
-    layers = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
     with tempfile.TemporaryDirectory() as folder:
         prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
         # The exporter has optimised the graph; ONNX Runtime's file of it would claim opsets that it does not use.
@@ -274,7 +275,7 @@ def _to_int8(model: onnx.ModelProto, images: Pixels) -> onnx.ModelProto:
             _Batches(model.graph.input[0].name, images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(INT8_OPERATORS),
-            nodes_to_exclude=[layers[0], layers[-1]],
+            nodes_to_exclude=_outermost(model.graph),
             # U8S8; 7 bits, so that the 16-bit sums of processors without VNNI cannot saturate.
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -284,6 +285,21 @@ def _to_int8(model: onnx.ModelProto, images: Pixels) -> onnx.ModelProto:
             extra_options={"CalibMovingAverage": True},
         )
         return onnx.load(quantized)
+
+
+def _outermost(graph: onnx.GraphProto) -> list[str]:
+    """The names of the layers that no other layer comes before, and of those that none comes after."""
+    of_output = {output: node for node in graph.node for output in node.output}
+    behind: dict[str, set[str]] = {}
+    """By the name of each node, the layers that lead to it."""
+    for node in graph.node:  # In topological order.
+        before = [of_output[name] for name in node.input if name in of_output]
+        behind[node.name] = set().union(
+            *(behind[each.name] | ({each.name} if each.op_type in LAYERS else set()) for each in before)
+        )
+    layers = [node.name for node in graph.node if node.op_type in LAYERS]
+    inner = set().union(*(behind[layer] for layer in layers))
+    return [layer for layer in layers if not behind[layer] or layer not in inner]
 
 
 class _Batches:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from loadtests.arguments import add_service_options, chosen_service, count, positive
+from loadtests.command import run
 from loadtests.machine import describe_machine
 from loadtests.results import new_results_folder
 from loadtests.run import Load, Run, run_locust
@@ -106,8 +105,4 @@ def _passed(run: Run, shape: str | None) -> bool:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

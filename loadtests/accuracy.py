@@ -6,13 +6,13 @@ import argparse
 import base64
 import json
 import random
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 
+from loadtests.command import run
 from loadtests.fetch import fetch
 from loadtests.target import Target, started_service
 from service.pb.fovea.v1 import classifier_pb2 as pb
@@ -86,4 +86,4 @@ def _over_grpc(stub: classifier_pb2_grpc.ClassifierStub) -> Send:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

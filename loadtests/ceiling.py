@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import signal
-import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
 from loadtests.ceiling_table import Round, ceiling_table
+from loadtests.command import run
 from loadtests.fetch import fetch
 from loadtests.h2load import HTTP1, HTTP2, IN_FLIGHT, Counts, grpc_frame, require_h2load, run_h2load
 from loadtests.images import SIZES, draw
@@ -98,8 +97,4 @@ def _answered(target: Target) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
 from typing import Literal
 
+from loadtests.command import run
 from loadtests.report.levels import Level, Spread, levels_of
 from loadtests.report.numbers import number
 from loadtests.report.result import STAGES, Load, Result, Run, Search, read_result
@@ -222,4 +222,4 @@ def _rule(before: Result, after: Result, comparisons: list[Comparison]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from contextlib import ExitStack
 
 from loadtests.arguments import count, positive
+from loadtests.command import run
 from loadtests.h2load import require_h2load
 from loadtests.peers.facts import describe, describe_peer
 from loadtests.peers.fovea import FOVEA, FOVEA_NATIVE
@@ -92,8 +91,4 @@ def _fovea_failed(result: Result) -> bool:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

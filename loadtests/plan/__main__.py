@@ -6,13 +6,13 @@ import argparse
 import asyncio
 import json
 import math
-import sys
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
 from loadtests.arguments import count, positive
+from loadtests.command import run
 from loadtests.images import SIZES, draw
 from loadtests.machine import cores, describe_machine
 from loadtests.plan.curve import Curve, Front, read_curve
@@ -221,4 +221,4 @@ def _not_negative(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

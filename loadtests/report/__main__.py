@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import signal
-import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -15,6 +13,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from loadtests.arguments import add_hardware_option, add_service_options, chosen_service, count, positive
+from loadtests.command import run
 from loadtests.images import encoded_images
 from loadtests.report.environment import describe_environment
 from loadtests.report.files import write_files
@@ -103,8 +102,4 @@ async def _sweep(
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from loadtests.arguments import add_service_options, chosen_service, count, positive
+from loadtests.command import run
 from loadtests.machine import describe_machine
 from loadtests.metrics import mean_between, read_metrics
 from loadtests.results import new_results_folder
@@ -135,8 +134,4 @@ def _run(job: Job) -> Outcome:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
 
 from loadtests.arguments import add_hardware_option, add_service_options, chosen_service, count, positive
+from loadtests.command import run
 from loadtests.images import encoded_images
 from loadtests.report.environment import describe_environment
 from loadtests.report.files import write_files
@@ -96,8 +95,4 @@ async def _search(target: Target, images: Sequence[bytes], options: argparse.Nam
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

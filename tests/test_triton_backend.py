@@ -6,6 +6,7 @@ Each test is put to Fovea itself in Triton's place, whose protocol it speaks, an
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -329,3 +330,20 @@ def test_settings_that_do_not_fit_are_named(repository: Path, settings: dict[str
     assert ended.returncode == 1
     assert named in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_request_can_be_traced(upstream: Upstream, repository: Path, tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    with (
+        upstream.start(repository),
+        behind(upstream, repository, log_and_trace_changes=True, trace_file=file) as service,
+    ):
+        settings = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"}
+        assert httpx.post(f"{service.http}/v2/trace/setting", json=settings, timeout=60).is_success
+        assert is_red(classify(service))
+    head, *rest = json.loads(file.read_text())
+    assert (head["model_name"], head["model_version"]) == ("colours", 1)
+    moments = {moment["name"]: moment["ns"] for entry in rest for moment in entry["timestamps"]}
+    assert list(moments.values()) == sorted(moments.values())
+    # Triton's call is the computation.
+    assert moments["COMPUTE_OUTPUT_START"] - moments["COMPUTE_INPUT_END"] > 0

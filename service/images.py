@@ -17,7 +17,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from service.errors import InvalidInputError, TooLargeError
+from service.errors import FoveaError, InvalidInputError, TooLargeError
 
 Pixels = npt.NDArray[np.uint8]
 ResizeFilter = Literal["bilinear", "bicubic", "lanczos"]
@@ -119,9 +119,12 @@ def _opened(content: bytes, limits: ImageLimits) -> Iterator[ImageFile.ImageFile
             if _has_more_frames(image, content, limits.max_frames):
                 raise TooLargeError(f"more than {limits.max_frames} frames: an image may have at most that many")
             yield image
+    except FoveaError:
+        raise
     except UnidentifiedImageError:
         raise InvalidInputError(f"not an image: must be one of {', '.join(FORMATS)}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
+    except Exception as error:
+        # Of a broken file Pillow raises whatever its parser ran into: TypeError and struct.error as well as OSError.
         raise InvalidInputError(f"broken image: {error}") from error
 
 

@@ -21,6 +21,8 @@ MODES = {
     "TIFF": ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I"),
 }
 SIZES = ((1, 1), (1, 7), (8, 8), (9, 8), (31, 17), (17, 31), (53, 40), (90, 3))
+# A directory entry's tag and type, before and after.
+STRIP_OFFSET_AS_FRACTION = (b"\x11\x01\x04\x00", b"\x11\x01\x05\x00")
 WITH_EXIF = ("JPEG", "PNG", "WEBP", "TIFF")
 LOSSLESS: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}}
 
@@ -156,6 +158,7 @@ def hostile_images(max_bytes: int, max_frames: int) -> dict[str, tuple[bytes, st
         "half a BMP": (bmp[: len(bmp) // 2], broken, False),
         "half a TIFF": (tiff[: len(tiff) // 2], f"{broken}|{not_an_image}", False),
         "PNG, corrupt": (bytes(corrupt), broken, False),
+        "TIFF whose pixels begin at a fraction": (tiff.replace(*STRIP_OFFSET_AS_FRACTION), broken, False),
         "PNG bomb": (png_header(60000, 60000), "60000x60000 pixels: an image may have at most", True),
         "PNG bomb, the largest": (png_header(2**31 - 1, 2**31 - 1), "2147483647x2147483647 pixels", True),
         "PNG of no size": (png_header(0, 0), f"{broken}|{not_an_image}", False),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from model.evaluate import Report
 from model.run import Run
@@ -45,6 +47,15 @@ def section(facts: Mapping[str, object], commands: Sequence[str], *tables: str) 
     lines = "\n".join(commands)
     rows = [[key, str(value)] for key, value in facts.items()]
     return "\n\n".join([table(["", ""], rows), f"```sh\n{lines}\n```", *tables]) + "\n"
+
+
+def quoted(entry: Path, heading: str) -> str:
+    """The card of another model, `<repository>/<name>`, below a heading of its own."""
+    card = entry / "model_card.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else "It has no card.\n"
+    # Markdown knows no heading below the sixth level.
+    lower = re.sub("^#+", lambda mark: "#" * min(len(mark[0]) + 3, 6), text.rstrip(), flags=re.MULTILINE)
+    return f"### {heading}\n\n{lower}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

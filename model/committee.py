@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import compose, helper
 
-from model.card import section
+from model.card import quoted, section
 from model.data import Dataset
 from model.evaluate import Report, predict_onnx, report
 from model.golden import golden_arrays
@@ -132,10 +132,5 @@ def _card(members: Sequence[Path], tested: Report | None, test_data: str | None,
         "Accuracy": accuracy,
         "Size": f"{model_bytes / 1e6:.1f} MB",
     }
-    cards = []
-    for number, member in enumerate(members, 1):
-        own = member.parent / "model_card.md"
-        text = own.read_text(encoding="utf-8") if own.is_file() else "It has no card.\n"
-        lines = [f"###{line}" if line.startswith("#") else line for line in text.splitlines()]
-        cards.append(f"### Member {number}\n\n" + "\n".join(lines))
+    cards = [quoted(member.parent, f"Member {number}") for number, member in enumerate(members, 1)]
     return section(facts, [command], *cards)

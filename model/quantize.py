@@ -28,7 +28,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.fusion_gelu import FusionGelu
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from model.card import section, table
+from model.card import quoted, section, table
 from model.data import Dataset
 from model.evaluate import Logits, Report, predict_onnx, report
 from model.golden import LOGIT_TOLERANCE, golden_arrays
@@ -205,7 +205,9 @@ def quantize(
         "Precision": PRECISIONS[precision].description,
         "Calibration": f"{len(calibrated)} training images of `{data}`, seed {seed}" if precision == "int8" else "none",
     }
-    publish(repository, name, version, signature, files, _card(made, facts, data, command))
+    # The variant may be served where its model is not: how that was trained goes with it.
+    card = _card(made, facts, data, command) + "\n" + quoted(source.parent, "The model it is a variant of") + "\n"
+    publish(repository, name, version, signature, files, card)
     return made
 
 

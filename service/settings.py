@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 BUNDLED_REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
-BUNDLED_DEFAULT_MODEL = {"cpu": "cifar10_int8", "cuda": "cifar10"}
+BUNDLED_DEFAULT_MODEL = {"cpu": "cifar10", "cuda": "cifar10_float32"}
 """By execution provider: int8 is made for CPUs."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     default_model: str | None = Field(
         None,
         description="Model for requests that name none; unset: the only model, where there is one (of the bundled "
-        "models cifar10_int8, with CUDA cifar10).",
+        "models cifar10, with CUDA cifar10_float32).",
     )
     model_control_mode: Literal["none", "explicit", "poll"] = Field(
         "none",

@@ -335,6 +335,7 @@ def test_the_command(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     card = entry.parent / "lenet_float16" / "model_card.md"
     assert "| Variant of | `lenet` version 2 |" in card.read_text()
     assert f"python -m model quantize {entry} --precision float16\n" in card.read_text()
+    assert "### The model it is a variant of\n\n#### lenet\n\n##### Version 1" in card.read_text()
 
     assert run(*given, "--version", 1) == 0
     assert "## Version 2\n\n|  |  |\n| --- | --- |\n| Variant of | `lenet` version 1 |" in card.read_text()

@@ -42,9 +42,9 @@ def test_the_bundled_repository_lies_in_the_checkout_whatever_the_current_folder
 
 
 def test_the_default_model_of_the_bundled_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read().default_model == "cifar10_int8"
-    monkeypatch.setenv("FOVEA_EXECUTION_PROVIDER", "cuda")
     assert read().default_model == "cifar10"
+    monkeypatch.setenv("FOVEA_EXECUTION_PROVIDER", "cuda")
+    assert read().default_model == "cifar10_float32"
     monkeypatch.setenv("FOVEA_DEFAULT_MODEL", "mine")
     assert read().default_model == "mine"
 

@@ -31,6 +31,7 @@ from service.decoding import Decoder
 from service.errors import StartError
 from service.images import ImageLimits
 from service.inference import Inference
+from service.known_requests import KnownRequests
 from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
 from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
@@ -42,8 +43,9 @@ from service.protocol import (
     ServiceInformation,
 )
 from service.repository import Repository
-from service.rest.application import create_http_application, create_metrics_application
+from service.rest.application import create_http_application, create_metrics_application, error_response
 from service.rest.connection import HttpConnection
+from service.rest.known_infer import KnownInfer
 from service.rpc.classifier import ClassifierServicer
 from service.rpc.inference import InferenceServicer
 from service.rpc.server import create_server
@@ -112,6 +114,11 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     )
     trace_settings = TraceSettings(tracing, repository, changes_allowed=changes_allowed)
     information = ServiceInformation(repository, name=settings.server_name, allowed=_allowed_extensions(settings))
+    known = KnownInfer(
+        KnownRequests(inference, lifecycle, telemetry, protocol="http"),
+        error_response,
+        request_timeout_s=settings.request_timeout_s,
+    )
     application = create_http_application(
         classifier,
         inference,
@@ -123,6 +130,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         trace_settings,
         telemetry,
         lifecycle,
+        known,
         version=version("fovea"),
         request_timeout_s=settings.request_timeout_s,
         max_request_bytes=settings.max_request_bytes,
@@ -151,10 +159,13 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         stack.push_async_callback(_close, repository, engine)
         metrics = create_metrics_application(telemetry)
         metrics_server = await stack.enter_async_context(
-            _http_server(metrics, "metrics", settings.metrics_port, settings)
+            _http_server(metrics, "metrics", settings.metrics_port, settings, HttpConnection)
         )
         grpc_server = await stack.enter_async_context(_grpc_server(*servicers, settings))
-        http_server = await stack.enter_async_context(_http_server(application, "http", settings.http_port, settings))
+        connection = partial(HttpConnection, direct=known.take)
+        http_server = await stack.enter_async_context(
+            _http_server(application, "http", settings.http_port, settings, connection)
+        )
 
         if not await _unless_stopped(repository.start(), lifecycle):
             return
@@ -343,7 +354,9 @@ class _HttpServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _http_server(application: ASGIApp, what: str, port: int, settings: Settings) -> AsyncIterator[_HttpServer]:
+async def _http_server(
+    application: ASGIApp, what: str, port: int, settings: Settings, connection: Callable[..., HttpConnection]
+) -> AsyncIterator[_HttpServer]:
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, port), family=family, backlog=2048)
@@ -351,7 +364,7 @@ async def _http_server(application: ASGIApp, what: str, port: int, settings: Set
         raise _cannot_listen(what, settings.host, port, error) from error
     config = uvicorn.Config(
         application,
-        http=HttpConnection,
+        http=connection,  # type: ignore[arg-type]  # uvicorn calls it
         ws="none",
         lifespan="off",
         log_config=None,

@@ -14,10 +14,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Generic, Protocol, TypeVar
 
 from service.errors import DeadlineExceededError, FoveaError, InferenceError, QueueFullError, UnavailableError
 
@@ -59,25 +59,45 @@ RunBatch = Callable[[Sequence[Item]], BatchOutput[Result]]
 """What an instance does with a batch; takes its time."""
 
 
+class Waiter(Protocol[Result]):
+    """Who waits for an item's result: a future, or what is as one. All of it is called in the event loop's thread, and
+    `done` from others too."""
+
+    def done(self) -> bool:
+        """Whether it waits no more: it was told, or has gone."""
+
+    def set_result(self, result: Completed[Result], /) -> None: ...
+
+    def set_exception(self, error: FoveaError, /) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
-class _Entry(Generic[Item, Result]):
+class Entry(Generic[Item, Result]):
+    """An item in the queue, or on its way through an instance."""
+
     item: Item
     rows: int
     kind: Hashable
     arrived: float
     deadline: float | None
-    done: asyncio.Future[Completed[Result]]
+    waiter: Waiter[Result]
     taken: bool = False
+    timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def time_out(self) -> None:
         """It has waited for as long as it may; once an instance has it, that no longer counts."""
-        if not self.taken and not self.done.done():
-            self.done.set_exception(UnavailableError("Request timeout expired"))
+        if not self.taken and not self.waiter.done():
+            self.waiter.set_exception(UnavailableError("Request timeout expired"))
 
     def expire(self) -> None:
         """Its deadline has come."""
-        if not self.done.done():
-            self.done.set_exception(DeadlineExceededError("the deadline passed before the result was there"))
+        if not self.waiter.done():
+            self.waiter.set_exception(DeadlineExceededError("the deadline passed before the result was there"))
+
+    def forget_time(self) -> None:
+        """It is over: nothing is left to be timed."""
+        for timer in self.timers:
+            timer.cancel()
 
 
 def _failure(error: Exception) -> FoveaError:
@@ -113,15 +133,16 @@ class DynamicBatcher(Generic[Item, Result]):
         self._max_queue_size = max_queue_size
         self._max_queue_delay_s = max_queue_delay_s
         self._on_batch = on_batch
-        self._queues: list[deque[_Entry[Item, Result]]] = [deque() for _ in range(priority_levels)]
+        self._queues: list[deque[Entry[Item, Result]]] = [deque() for _ in range(priority_levels)]
         self._waiting_rows = 0
         self._queue_lock = Lock()
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(len(instances), thread_name_prefix="instance")
-        self._changed = asyncio.Event()
-        self._forming = asyncio.Lock()
+        self._waking = False
+        self._delay: asyncio.TimerHandle | None = None
         self._closing = False
-        self._instances = [asyncio.create_task(self._serve(run)) for run in instances]
+        self._at_rest = asyncio.Event()
+        self._instances = [_Instance(self._work, run) for run in instances]
+        self._idle = self._instances.copy()
 
     @property
     def queue_depth(self) -> int:
@@ -155,6 +176,34 @@ class DynamicBatcher(Generic[Item, Result]):
             DeadlineExceededError: no result by the deadline.
             InferenceError: the batch failed, or gave the wrong number of results.
         """
+        future: asyncio.Future[Completed[Result]] = self._loop.create_future()
+        entry = self.enqueue(
+            item, future, deadline, rows=rows, kind=kind, priority=priority, queue_timeout_s=queue_timeout_s
+        )
+        try:
+            return await future
+        finally:
+            entry.forget_time()
+
+    def enqueue(
+        self,
+        item: Item,
+        waiter: Waiter[Result],
+        deadline: float | None = None,
+        *,
+        rows: int = 1,
+        kind: Hashable = None,
+        priority: int = 1,
+        queue_timeout_s: float | None = None,
+    ) -> Entry[Item, Result]:
+        """Put an item in the queue, for a waiter that is told how it fared, and lets its entry forget the time then.
+
+        Args:
+            deadline, rows, kind, priority, queue_timeout_s: as for `submit`.
+
+        Raises:
+            QueueFullError, UnavailableError: as `submit`, at once.
+        """
         if self._closing:
             raise UnavailableError("the model is being unloaded")
         if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
@@ -162,50 +211,73 @@ class DynamicBatcher(Generic[Item, Result]):
             if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
                 raise QueueFullError(f"Exceeds maximum queue size: {self._max_queue_size} rows are waiting")
         now = time.monotonic()
-        entry = _Entry[Item, Result](item, rows, kind, now, deadline, self._loop.create_future())
+        entry = Entry[Item, Result](item, rows, kind, now, deadline, waiter)
         with self._queue_lock:
             self._queues[priority - 1].append(entry)
             self._waiting_rows += rows
-        self._changed.set()
-        timers = []
+        if self._idle and not self._waking:
+            # Once for all that arrives at this moment.
+            self._waking = True
+            self._loop.call_soon(self._wake)
         if queue_timeout_s is not None:
-            timers.append(self._loop.call_later(queue_timeout_s, entry.time_out))
+            entry.timers += (self._loop.call_later(queue_timeout_s, entry.time_out),)
         if deadline is not None:
-            timers.append(self._loop.call_later(deadline - now, entry.expire))
-        try:
-            return await entry.done
-        finally:
-            for timer in timers:
-                timer.cancel()
+            entry.timers += (self._loop.call_later(deadline - now, entry.expire),)
+        return entry
 
     async def close(self) -> None:
         """Refuse new items, run what waits, stop the instances."""
         self._closing = True
-        self._changed.set()
-        await asyncio.gather(*self._instances)
-        self._threads.shutdown()
+        self._wake()
+        if len(self._idle) < len(self._instances):
+            await self._at_rest.wait()
+        for instance in self._instances:
+            instance.stop()
 
     def _drop_abandoned(self) -> None:
         with self._queue_lock:
-            self._queues = [deque(entry for entry in queue if not entry.done.done()) for queue in self._queues]
+            self._queues = [deque(entry for entry in queue if not entry.waiter.done()) for queue in self._queues]
             self._waiting_rows = sum(entry.rows for entry in self._entries())
 
-    def _entries(self) -> Iterator[_Entry[Item, Result]]:
+    def _entries(self) -> Iterator[Entry[Item, Result]]:
         """What waits, in the order in which it will be taken."""
         for queue in self._queues:
             yield from queue
 
-    async def _serve(self, run_batch: RunBatch[Item, Result]) -> None:
-        while batch := await self._next_batch():
-            await self._loop.run_in_executor(self._threads, self._run, run_batch, batch)
+    def _wake(self) -> None:
+        """Give what waits to idle instances."""
+        self._waking = False
+        if self._delay:
+            self._delay.cancel()
+            self._delay = None
+        while self._idle and self._waiting_rows:
+            if (wait_s := self._fills_for_s()) > 0:
+                self._delay = self._loop.call_later(wait_s, self._wake)
+                return
+            if batch := self._take():
+                self._idle.pop().begin(batch)
 
-    def _run(self, run_batch: RunBatch[Item, Result], batch: list[_Entry[Item, Result]]) -> None:
-        """Run a batch, and then what waits by then; in a thread."""
+    def _fills_for_s(self) -> float:
+        """How long the next batch may still wait for more."""
+        if not self._max_queue_delay_s or self._closing or self._waiting_rows >= self._max_batch_size:
+            return 0.0
+        oldest = min(queue[0].arrived for queue in self._queues if queue)
+        return oldest + self._max_queue_delay_s - time.monotonic()
+
+    def _rest(self, instance: _Instance[Item, Result]) -> None:
+        """An instance has nothing to do."""
+        self._idle.append(instance)
+        self._wake()
+        if self._closing and len(self._idle) == len(self._instances):
+            self._at_rest.set()
+
+    def _work(self, instance: _Instance[Item, Result], batch: list[Entry[Item, Result]]) -> None:
+        """Run a batch, and then what waits by then; in the instance's thread."""
         while batch:
             taken = time.monotonic()
             rows = sum(entry.rows for entry in batch)
             try:
-                output = run_batch([entry.item for entry in batch])
+                output = instance.run([entry.item for entry in batch])
                 if len(output.results) != len(batch):
                     raise InferenceError(f"{len(output.results)} results for a batch of {len(batch)}")
             except Exception as error:
@@ -215,52 +287,29 @@ class DynamicBatcher(Generic[Item, Result]):
                 record = BatchRecord(rows, output.assembly_s, output.inference_s, output.output_s)
                 self._loop.call_soon_threadsafe(self._complete, batch, record, output.results, taken)
             batch = [] if self._max_queue_delay_s else self._take()
+        self._loop.call_soon_threadsafe(self._rest, instance)
 
     def _complete(
-        self, batch: list[_Entry[Item, Result]], record: BatchRecord, results: Sequence[Result], taken: float
+        self, batch: list[Entry[Item, Result]], record: BatchRecord, results: Sequence[Result], taken: float
     ) -> None:
         self._on_batch(record)
         for entry, result in zip(batch, results, strict=True):
-            if not entry.done.done():
-                entry.done.set_result(Completed(result, taken - entry.arrived, record))
+            if not entry.waiter.done():
+                entry.waiter.set_result(Completed(result, taken - entry.arrived, record))
 
-    def _fail(self, batch: list[_Entry[Item, Result]], record: BatchRecord, error: Exception) -> None:
+    def _fail(self, batch: list[Entry[Item, Result]], record: BatchRecord, error: Exception) -> None:
         self._on_batch(record)
         for entry in batch:
-            if not entry.done.done():
+            if not entry.waiter.done():
                 failure = _failure(error)
                 # Its traceback holds the batch.
                 failure.__cause__ = error.with_traceback(None)
-                entry.done.set_exception(failure)
+                entry.waiter.set_exception(failure)
 
-    async def _next_batch(self) -> list[_Entry[Item, Result]]:
-        """What waits, oldest first; empty when the batcher is closing and nothing is left."""
-        async with self._forming:
-            while True:
-                while not self._waiting_rows:
-                    if self._closing:
-                        return []
-                    self._changed.clear()
-                    await self._changed.wait()
-                if self._max_queue_delay_s:
-                    oldest = min(entry.arrived for entry in self._entries())
-                    await self._fill_until(oldest + self._max_queue_delay_s)
-                if batch := self._take():
-                    return batch
-
-    async def _fill_until(self, moment: float) -> None:
-        try:
-            async with asyncio.timeout(moment - time.monotonic()):
-                while self._waiting_rows < self._max_batch_size and not self._closing:
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            pass
-
-    def _take(self) -> list[_Entry[Item, Result]]:
+    def _take(self) -> list[Entry[Item, Result]]:
         """What waits and fits in a batch; empty where nothing does."""
         now = time.monotonic()
-        batch: list[_Entry[Item, Result]] = []
+        batch: list[Entry[Item, Result]] = []
         rows = 0
         with self._queue_lock:
             for queue in self._queues:
@@ -268,7 +317,7 @@ class DynamicBatcher(Generic[Item, Result]):
                     entry = queue[0]
                     expired = entry.deadline is not None and entry.deadline <= now
                     # An expired entry's caller is told by its own timer, due at the same moment.
-                    if not (entry.done.done() or expired):
+                    if not (entry.waiter.done() or expired):
                         if batch and (rows + entry.rows > self._max_batch_size or entry.kind != batch[0].kind):
                             return batch
                         entry.taken = True
@@ -277,3 +326,36 @@ class DynamicBatcher(Generic[Item, Result]):
                     queue.popleft()
                     self._waiting_rows -= entry.rows
         return batch
+
+
+class _Instance(Generic[Item, Result]):
+    """One instance's thread, which sleeps until it is given a batch.
+
+    Args:
+        work: what it does with one.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[_Instance[Item, Result], list[Entry[Item, Result]]], None],
+        run: RunBatch[Item, Result],
+    ) -> None:
+        self.run = run
+        self._work = work
+        self._batches: SimpleQueue[list[Entry[Item, Result]] | None] = SimpleQueue()
+        # A thread that hangs does not keep the process from ending.
+        self._thread = Thread(target=self._serve, name="instance", daemon=True)
+        self._thread.start()
+
+    def begin(self, batch: list[Entry[Item, Result]]) -> None:
+        self._batches.put(batch)
+
+    def stop(self) -> None:
+        """End the thread; idle by then."""
+        self._batches.put(None)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while batch := self._batches.get():
+            self._work(self, batch)
+            del batch  # It would keep the tensors until the next one.

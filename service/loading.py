@@ -62,13 +62,20 @@ class ServedVersion:
     _users: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def __enter__(self) -> None:
+    def acquire(self) -> None:
+        """As entering it; `release` is to follow."""
         self._users += 1
 
-    def __exit__(self, *_: object) -> None:
+    def release(self) -> None:
         self._users -= 1
         if not self._users:
             self._unused.set()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def kind(self, item: Tensors) -> Hashable:
         """What requests must have in common to share a batch: the shape of a row."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 
@@ -37,12 +35,15 @@ class RequestRecord:
     """One request as it is counted: the adapter fills in the model once it is known to exist.
 
     Attributes:
+        start: on `time.perf_counter`'s clock.
         trace: None where nothing is traced.
     """
 
+    protocol: str
+    start: float
+    trace: RequestTrace | None
     model: str = ""
     code: str = ""
-    trace: RequestTrace | None = None
 
 
 class Telemetry:
@@ -94,35 +95,41 @@ class Telemetry:
         encode, media_type = choose_encoder(accept)
         return encode(self.registry), media_type
 
-    @contextmanager
-    def request(self, protocol: str) -> Iterator[RequestRecord]:
-        """Count one request, its status code taken from the error that ends it."""
-        record = RequestRecord(trace=self._tracing.begin(protocol, request_id.get()))
-        in_flight = self._in_flight_children[protocol]
-        in_flight.inc()
-        start = time.perf_counter()
-        try:
-            yield record
-            record.code = record.code or ("200" if protocol == "http" else "OK")
+    @property
+    def tracing(self) -> bool:
+        """Whether requests are traced."""
+        return self._tracing.on
+
+    def request(self, protocol: str) -> _Counted:
+        """Context manager: counts one request, its status code taken from the error that ends it."""
+        return _Counted(self, protocol)
+
+    def begin(self, protocol: str) -> RequestRecord:
+        """A request has arrived; `end` is to follow."""
+        self._in_flight_children[protocol].inc()
+        return RequestRecord(protocol, time.perf_counter(), self._tracing.begin(protocol, request_id.get()))
+
+    def end(self, record: RequestRecord, error: BaseException | None = None) -> None:
+        """A request was answered, failed by an error, or its client went away: then that is a cancellation."""
+        http = record.protocol == "http"
+        if error is None:
+            record.code = record.code or ("200" if http else "OK")
             if record.trace:
                 record.trace.answered()
-        except FoveaError as error:
-            record.code = str(error.http_status) if protocol == "http" else error.grpc_code.name
+        elif isinstance(error, FoveaError):
+            record.code = str(error.http_status) if http else error.grpc_code.name
             if isinstance(error, UnavailableError):
-                self._rejected.labels(protocol).inc()
-            log.info("%s request failed: %s %s", protocol, record.code, error)
-            raise
-        except Exception:
-            record.code = "500" if protocol == "http" else "INTERNAL"
-            raise
-        finally:
-            in_flight.dec()
-            # Left without a code by a cancellation: the client went away.
-            record.code = record.code or ("499" if protocol == "http" else "CANCELLED")
-            self._request_child(protocol, record.model, record.code).inc()
-            if log.isEnabledFor(logging.DEBUG):
-                duration_ms = 1e3 * (time.perf_counter() - start)
-                log.debug("%s request: %s in %.1f ms", protocol, record.code, duration_ms)
+                self._rejected.labels(record.protocol).inc()
+            log.info("%s request failed: %s %s", record.protocol, record.code, error)
+        elif isinstance(error, Exception):
+            record.code = "500" if http else "INTERNAL"
+        else:
+            record.code = record.code or ("499" if http else "CANCELLED")
+        self._in_flight_children[record.protocol].dec()
+        self._request_child(record.protocol, record.model, record.code).inc()
+        if log.isEnabledFor(logging.DEBUG):
+            duration_ms = 1e3 * (time.perf_counter() - record.start)
+            log.debug("%s request: %s in %.1f ms", record.protocol, record.code, duration_ms)
 
     def _request_child(self, protocol: str, model: str, code: str) -> Counter:
         key = (protocol, model, code)
@@ -162,6 +169,21 @@ class Telemetry:
         self._queue_depth.remove(served.name, served.version)
         instances = str(len(served.instances))
         self._model_info.remove(served.name, served.version, served.execution_provider, instances)
+
+
+class _Counted:
+    __slots__ = ("_protocol", "_record", "_telemetry")
+
+    def __init__(self, telemetry: Telemetry, protocol: str) -> None:
+        self._telemetry = telemetry
+        self._protocol = protocol
+
+    def __enter__(self) -> RequestRecord:
+        self._record = self._telemetry.begin(self._protocol)
+        return self._record
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._telemetry.end(self._record, error)
 
 
 def accept_request_id(given: str | None) -> str:

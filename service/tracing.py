@@ -79,6 +79,7 @@ class Tracing:
 
     Attributes:
         file: where traces go; None: nothing can be traced.
+        on: whether anything is traced.
 
     Raises:
         StartError: there is no such folder.
@@ -89,7 +90,7 @@ class Tracing:
             raise StartError(f"FOVEA_TRACE_FILE={file}: there is no folder {file.parent}")
         self.file = file
         self._set: dict[str, dict[str, int]] = {"": {}}
-        self._on = False
+        self.on = False
         self._seen: Counter[str] = Counter()
         self._waiting: dict[str, list[str]] = {}
         self._ids, self._file_numbers = count(1), count()
@@ -111,11 +112,11 @@ class Tracing:
         else:
             self._set.pop(model, None)
         self._seen.clear()
-        self._on = any(self.settings(name)["trace_level"] for name in self._set)
+        self.on = any(self.settings(name)["trace_level"] for name in self._set)
 
     def begin(self, protocol: str, request_id: str) -> RequestTrace | None:
         """A request has arrived; None while nothing is traced."""
-        return RequestTrace(self, protocol, request_id) if self._on else None
+        return RequestTrace(self, protocol, request_id) if self.on else None
 
     def sample(self, model: str, version: str, request_id: str, moments: list[tuple[str, float]]) -> None:
         """An inference was answered: it is traced, or passed over."""

@@ -24,6 +24,7 @@ from service.repository import Repository
 from service.rest.classify import classify_route
 from service.rest.compression import WINDOW_BITS
 from service.rest.hot_paths import HotPaths
+from service.rest.known_infer import KnownInfer
 from service.rest.log_and_trace import log_and_trace_routes
 from service.rest.openapi import docs_routes
 from service.rest.operations import operations_routes
@@ -48,6 +49,7 @@ def create_http_application(
     trace_settings: TraceSettings,
     telemetry: Telemetry,
     lifecycle: Lifecycle,
+    known: KnownInfer,
     *,
     version: str,
     request_timeout_s: float,
@@ -67,6 +69,7 @@ def create_http_application(
         control,
         memory,
         telemetry,
+        known,
         request_timeout_s=request_timeout_s,
         max_request_bytes=max_request_bytes,
     )
@@ -105,6 +108,11 @@ def _error_handlers() -> Mapping[Any, ExceptionHandler]:
 
 async def _on_fovea_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, FoveaError)
+    return error_response(error)
+
+
+def error_response(error: FoveaError) -> JSONResponse:
+    """The one form of every error."""
     headers = {}
     if error.retry_after_s:
         headers["retry-after"] = str(error.retry_after_s)

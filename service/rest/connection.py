@@ -8,7 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 CONNECTION = "fovea.connection"
 """In a scope's state."""
@@ -34,6 +34,10 @@ class HeadWithBody:
             return
         self._transport.write(content)
 
+    def write_whole(self, content: bytes) -> None:
+        """An answer, with its head."""
+        self._transport.write(content)
+
     def flush(self) -> None:
         if self._held:
             held, self._held = self._held, b""
@@ -47,6 +51,22 @@ class HeadWithBody:
         return getattr(self._transport, name)
 
 
+Headers = list[tuple[bytes, bytes]]
+"""Names in lower case, and values."""
+
+
+class DirectCycle:
+    """What uvicorn asks of a request that is being answered, for one that is answered without an application."""
+
+    class _NobodyWaits:
+        def set(self) -> None: ...
+
+    message_event = _NobodyWaits()
+    disconnected = False
+    response_complete = False
+    keep_alive = True
+
+
 class HttpConnection(HttpToolsProtocol):
     """The client has so long to send a request's head, counted from when the connection was made or the last answer
     was given; and so long to take an answer. Then it is cut off. How long a body may take is for those who read it.
@@ -56,11 +76,23 @@ class HttpConnection(HttpToolsProtocol):
         max_head_bytes: of a request, before its body.
         gone: whether the client is.
         on_gone: called when it goes; for the request that is being answered, which finds the connection in its scope.
+
+    Args:
+        direct: is offered every POST whose head and body have arrived together, with its body, before the application;
+            says whether it takes it, and has called `begin_direct` then.
     """
 
     patience_s: ClassVar[float] = 20.0
     min_bytes_per_s: ClassVar[int] = 16 * 2**10
     max_head_bytes: ClassVar[int] = 64 * 2**10
+
+    def __init__(
+        self, *arguments: Any, direct: Callable[[HttpConnection, bytes], bool] | None = None, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._direct = direct
+        self._body: list[bytes] | None = None
+        """Of a request that may be answered directly."""
 
     gone = False
     on_gone: Callable[[], object] | None = None
@@ -89,6 +121,9 @@ class HttpConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         began_in_head = self._in_head
         super().data_received(data)
+        if self._body is not None:
+            # More of it is to come: the application knows how to wait.
+            self._to_application()
         if began_in_head and self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self.max_head_bytes:
@@ -102,7 +137,70 @@ class HttpConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_timer()
+        if self._direct and self._is_plain_post():
+            self._body = []
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._body is None:
+            super().on_body(body)
+        else:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._body is not None and self._direct:
+            if self._direct(self, self._body[0] if len(self._body) == 1 else b"".join(self._body)):
+                self._body = None
+                return
+            self._to_application()
+        super().on_message_complete()
+
+    def _is_plain_post(self) -> bool:
+        """Whether the request's head has nothing that needs more than an answer; no other is before it."""
+        return (
+            self.parser.get_method() == b"POST"
+            and (self.cycle is None or self.cycle.response_complete)
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+            and not self.expect_100_continue
+            and not self.flow.write_paused
+        )
+
+    def _to_application(self) -> None:
+        body, self._body = self._body, None
+        if self.transport.is_closing():
+            return
         super().on_headers_complete()
+        for part in body or ():
+            super().on_body(part)
+
+    def begin_direct(self, on_gone: Callable[[], object]) -> None:
+        """A request is being answered directly; one of the next two is to follow, unless the client goes away."""
+        self.cycle = DirectCycle()  # type: ignore[assignment]
+        self.on_gone = on_gone
+
+    def end_direct(self, head: bytes, *body: bytes) -> None:
+        """The whole answer.
+
+        Args:
+            head: without the headers that every answer has, and without the empty line.
+        """
+        self.cycle.response_complete = True
+        self.on_gone = None
+        if self.gone:
+            return
+        common = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
+        self.transport.write_whole(b"".join([head, *common, b"\r\n", *body]))  # type: ignore[attr-defined]
+        if self.cycle.keep_alive:
+            self.on_response_complete()
+        else:
+            self.transport.close()
+
+    def fail_direct(self, status: int, headers: Headers, body: bytes) -> None:
+        """An answer that is an error."""
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        self.end_direct(b"".join([STATUS_LINE[status], *lines]), body)
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]

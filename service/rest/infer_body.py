@@ -101,6 +101,14 @@ class InferRequest:
     priority: int = 0
     timeout_us: int = 0
 
+    def asked(self, output: str) -> OutputParameters:
+        return self.outputs.get(output) or OutputParameters()
+
+    def in_binary(self, output: str) -> bool:
+        """Whether an output goes behind the JSON rather than in it."""
+        own = self.asked(output).binary_data
+        return self.binary_output if own is None else own
+
 
 def parse_request(content: bytes, header_length: str, config: ModelConfig, memory: SharedMemory) -> InferRequest:
     """Read a request's body.
@@ -245,7 +253,7 @@ def write_answer(request: InferRequest, answer: InferenceAnswer, memory: SharedM
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
     for spec, values in answer.outputs:
-        asked = request.outputs.get(spec.name, OutputParameters())
+        asked = request.asked(spec.name)
         array, datatype = values, spec.datatype
         if asked.classification:
             labels = answer.labels.get(spec.name, ())
@@ -259,7 +267,7 @@ def write_answer(request: InferRequest, answer: InferenceAnswer, memory: SharedM
                 "shared_memory_offset": place.offset,
                 "shared_memory_byte_size": place.byte_size,
             }
-        elif request.binary_output if asked.binary_data is None else asked.binary_data:
+        elif request.in_binary(spec.name):
             binary.append(to_raw(array))
             output["parameters"] = {"binary_data_size": len(binary[-1])}
         else:

@@ -23,6 +23,7 @@ from service.rest.compression import chosen_encoding, compress
 from service.rest.disconnect import CancelledOnDisconnect, answered
 from service.rest.headers import WholeResponse, header
 from service.rest.infer_body import parse_request, write_answer
+from service.rest.known_infer import HEADER_LENGTH, KnownInfer
 from service.rest.load_body import parse_load
 from service.rest.protobuf_json import to_json
 from service.shared_memory import SharedMemory
@@ -39,7 +40,6 @@ class _Digits(StringConvertor):
 
 
 SMALL_BYTES = 2**17
-HEADER_LENGTH = b"inference-header-content-length"
 
 
 def protocol_routes(
@@ -48,6 +48,7 @@ def protocol_routes(
     control: Control,
     memory: SharedMemory,
     telemetry: Telemetry,
+    known: KnownInfer,
     *,
     request_timeout_s: float,
     max_request_bytes: int,
@@ -64,9 +65,8 @@ def protocol_routes(
             record.trace.read()
         served = inference.served(name, _version(request))
         with served:
-            asked = await _soon(
-                len(content), parse_request, content, header(request, HEADER_LENGTH), served.config, memory
-            )
+            json_length = header(request, HEADER_LENGTH)
+            asked = await _soon(len(content), parse_request, content, json_length, served.config, memory)
             async with CancelledOnDisconnect(request):
                 found = await inference.infer(
                     served,
@@ -79,6 +79,7 @@ def protocol_routes(
                 )
         if record.trace:
             record.trace.add(found.model, found.version, found.timeline, asked.id)
+        known.remember(request, content, json_length, asked, served, found, memory)
         body, header_length = write_answer(asked, found, memory)
         headers = [(b"content-type", b"application/json")]
         if header_length is not None:

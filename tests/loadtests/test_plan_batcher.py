@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from queue import SimpleQueue
 from threading import Condition, Event
 from types import SimpleNamespace
 from typing import Any
@@ -71,39 +72,48 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """Its threads sleep by its clock, and one of them works at a time."""
 
     def __init__(self, clock: Clock) -> None:
-        self._threads = Threads()
-        super().__init__(NoWait(clock, self._threads))
+        self.threads = Threads()
+        super().__init__(NoWait(clock, self.threads))
         self._clock = clock
 
     def time(self) -> float:
         return self._clock.now_s
 
-    def run_in_executor(  # type: ignore[override]
-        self, executor: Any, work: Callable[..., Any], *arguments: Any
-    ) -> Any:
-        done = self.create_future()
-
-        def in_thread() -> None:
-            work(*arguments)
-            self.call_soon_threadsafe(done.set_result, None)
-            self._threads.change(-1)
-
-        self._threads.change(+1)
-        executor.submit(in_thread)
-        self._threads.wait()
-        return done
-
     def sleep_in_thread(self, seconds: float) -> None:
         over = Event()
 
         def wake() -> None:
-            self._threads.change(+1)
+            self.threads.change(+1)
             over.set()
-            self._threads.wait()
+            self.threads.wait()
 
         self.call_soon_threadsafe(self.call_at, self.time() + seconds, wake)
-        self._threads.change(-1)
+        self.threads.change(-1)
         over.wait()
+
+
+class Batches(SimpleQueue[Any]):
+    """What an instance is given: its thread is at work from then on until it asks for more."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        self._threads = loop.threads
+        self._begun = False
+
+    def put(self, batch: Any) -> None:  # type: ignore[override]
+        self._threads.change(+1)
+        super().put(batch)
+        self._threads.wait()
+
+    def get(self) -> Any:  # type: ignore[override]
+        if self._begun:
+            self._threads.change(-1)
+        self._begun = True
+        batch = super().get()
+        if batch is None:
+            self._threads.change(-1)
+        return batch
 
 
 @dataclass
@@ -257,6 +267,7 @@ SETUPS = {
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr(batching, "SimpleQueue", Batches)
     return clock
 
 

@@ -1,0 +1,126 @@
+"""Inference over HTTP whose JSON is known: answered from the connection, without the application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from service.errors import FoveaError
+from service.inference import InferenceAnswer
+from service.known_requests import MAX_WORDS_BYTES, KnownRequests, Words, form_of
+from service.loading import ServedVersion
+from service.rest.connection import HttpConnection
+from service.rest.infer_body import InferRequest, write_answer
+from service.shared_memory import SharedMemory
+from service.telemetry import accept_request_id
+from service.tensors import Array
+
+HEADER_LENGTH = b"inference-header-content-length"
+REQUEST_ID = b"x-request-id"
+UNUSUAL = frozenset({b"content-encoding", b"accept-encoding"})
+"""Headers of requests that are left to the application."""
+SHARED_MEMORY = b"shared_memory"
+
+
+class KnownInfer:
+    """Args:
+    on_error: makes an answer of an error.
+    """
+
+    def __init__(
+        self, known: KnownRequests, on_error: Callable[[FoveaError], Response], *, request_timeout_s: float
+    ) -> None:
+        self._known = known
+        self._on_error = on_error
+        self._timeout_s = request_timeout_s
+
+    def take(self, connection: HttpConnection, body: bytes) -> bool:
+        """Answer a request, if it is known; says whether it is."""
+        length = identity = b""
+        for name, value in connection.headers:
+            if name == HEADER_LENGTH:
+                length = value
+            elif name == REQUEST_ID:
+                identity = value
+            elif name in UNUSUAL:
+                return False
+        if not length.isdigit() or len(length) > 4:
+            return False
+        at = int(length)
+        identity = accept_request_id(identity.decode("latin-1")).encode()
+        flight = self._known.flight(
+            (connection.url, body[:at]),
+            body,
+            at,
+            partial(_answer, connection, identity),
+            partial(self._fail, connection, identity),
+        )
+        if flight is None:
+            return False
+        connection.begin_direct(flight.cancel)
+        flight.begin(self._timeout_s)
+        return True
+
+    def _fail(self, connection: HttpConnection, identity: bytes, error: FoveaError) -> None:
+        response = self._on_error(error)
+        headers = [*response.raw_headers, (REQUEST_ID, identity)]
+        connection.fail_direct(response.status_code, headers, bytes(response.body))
+
+    def remember(
+        self,
+        request: Request,
+        body: bytes,
+        header_length: str,
+        asked: InferRequest,
+        served: ServedVersion,
+        found: InferenceAnswer,
+        memory: SharedMemory,
+    ) -> None:
+        """Know a request again that was answered, where it is one that can be.
+
+        Args:
+            found: that answer.
+        """
+        at = int(header_length or 0)
+        scope, json = request.scope, body[:at]
+        if not 0 < at <= MAX_WORDS_BYTES or asked.id or SHARED_MEMORY in json or scope["query_string"]:
+            return
+        if any(asked.asked(spec.name).classification or not asked.in_binary(spec.name) for spec, _ in found.outputs):
+            return
+        words_only, no_outputs = replace(asked, inputs={}), replace(found, outputs=[])
+        specs = [spec for spec, _ in found.outputs]
+
+        def word(outputs: Sequence[Array]) -> Words:
+            answer = replace(no_outputs, outputs=list(zip(specs, outputs, strict=True)))
+            content, json_bytes = write_answer(words_only, answer, memory)
+            assert json_bytes is not None
+            lines = (
+                b"content-type: application/octet-stream",
+                b"%b: %d" % (HEADER_LENGTH, json_bytes),
+                b"content-length: %d" % len(content),
+            )
+            return b"%b%b\r\n" % (STATUS_LINE[200], b"\r\n".join(lines)), content[:json_bytes]
+
+        form = form_of(
+            str(request.path_params["name"]),
+            str(request.path_params.get("version", "")),
+            served,
+            asked.inputs,
+            len(body) - at,
+            list(asked.outputs),
+            priority=asked.priority,
+            timeout_us=asked.timeout_us,
+            word=word,
+        )
+        if form:
+            self._known.remember((scope["raw_path"], json), form)
+
+
+def _answer(connection: HttpConnection, identity: bytes, words: Words, tensors: list[bytes]) -> None:
+    head, json = words
+    connection.end_direct(b"%b%b: %b\r\n" % (head, REQUEST_ID, identity), json, *tensors)

@@ -48,7 +48,9 @@ def try_inputs(
     check: Callable[[Input], object],
     memory_bytes: Callable[[], int] | None = None,
 ) -> None:
-    """Check so many inputs: the same ones in every run of the same scale 1.
+    """Check so many inputs: at scale 1 the same ones in every run of the same tests.
+
+    Alone it gets others than among all: Hypothesis draws from the constants of the modules that are imported.
 
     Args:
         memory_bytes: of what they are tried on; where they are many, some are repeated, and it must not grow.

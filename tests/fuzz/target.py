@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.conformance.wire import model_path, simple_inputs, simple_request
 from tests.fuzz.mutations import to_json
@@ -29,6 +29,8 @@ GRPCIOS_OWN = re.compile(
 """How a traceback ends that grpcio logs: bytes that are no message, a path that is no text, nobody there to be told."""
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+TO_LOAD = ("controlled", "nothing")
+"""The models that are loaded and unloaded, whatever becomes of them: the others must go on answering."""
 GOOD = {"inputs": simple_inputs()}
 
 
@@ -43,6 +45,7 @@ class Target:
         # Bytes as they are.
         self._unary: Any = self.channel.unary_unary
         self._stream: Any = self.channel.stream_stream
+        self._inference: Any = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
         self._connection = http.client.HTTPConnection(self.address, timeout=TIMEOUT_S)
 
     def close(self) -> None:
@@ -110,6 +113,11 @@ class Target:
         assert len(error.details()) <= MAX_ERROR_BYTES, said
         return code
 
+    def not_to_load(self) -> frozenset[str]:
+        """The models that a request to load or unload must not name."""
+        index = self._inference.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=TIMEOUT_S)
+        return frozenset(model.name for model in index.models) - {*TO_LOAD}
+
     def register(self, region: str, key: str, byte_size: int) -> None:
         """Have a region of shared memory, whatever was done to it."""
         self.request("POST", f"/v2/systemsharedmemory/region/{region}/unregister")
@@ -120,9 +128,7 @@ class Target:
         """A good request is answered as ever on both protocols."""
         assert self.service.process.poll() is None
         assert self.post(model_path("simple") + "/infer", to_json(GOOD)) == 200
-        answer: Any = service_pb2_grpc.GRPCInferenceServiceStub(self.channel).ModelInfer(
-            simple_request(), timeout=TIMEOUT_S
-        )
+        answer = self._inference.ModelInfer(simple_request(), timeout=TIMEOUT_S)
         assert [output.name for output in answer.outputs] == ["OUTPUT0", "OUTPUT1"]
         log = self.service.stderr()
         assert log.count("Traceback") == len(GRPCIOS_OWN.findall(log)), log[-5000:]

@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
+from hypothesis import find, settings
 from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
 from tritonclient.grpc import service_pb2
 
 from service.pb.fovea.v1 import classifier_pb2
 from tests.conformance.wire import infer_request, simple_request
 from tests.fuzz.campaign import campaign, try_inputs
 from tests.fuzz.mutations import NUMBERS, changed_bytes, messages
-from tests.fuzz.target import INFER, NO_MESSAGE, Target
+from tests.fuzz.target import INFER, NO_MESSAGE, TO_LOAD, Target
 from tests.repositories import picture
 
 SERVICES = (
@@ -35,8 +38,7 @@ NAMES = (
     *("INT32", "FP32", "FP16", "BYTES", "UINT8", "BF16", "1"),
     *("log_info", "log_verbose_level", "log_format", "log_file", "trace_level", "trace_rate", "trace_count"),
 )
-MODELS_TO_LOAD = ("controlled", "nothing")
-"""Whatever is done to them: the others must go on answering."""
+LOADING = tuple(method for method in METHODS if "RepositoryModel" in method)
 
 GOOD = [
     simple_request(outputs=["OUTPUT0"], id="1"),
@@ -50,20 +52,36 @@ SIZES = [number for number in NUMBERS if abs(number) < 2**63]
 CLASSIFY = classifier_pb2.ClassifyRequest(images=[picture("red"), picture("lime")], top_k=2, id="1")
 
 
+def calls(method: str, not_to_load: frozenset[str]) -> st.SearchStrategy[tuple[str, list[Any]]]:
+    descriptor, several = METHODS[method].input_type, METHODS[method].client_streaming
+    if method in LOADING:
+        message = messages(descriptor, TO_LOAD).filter(lambda request: request.model_name not in not_to_load)
+    else:
+        message = messages(descriptor, NAMES)
+    return st.tuples(st.just(method), st.lists(message, max_size=3) if several else message.map(lambda one: [one]))
+
+
+@pytest.mark.parametrize("method", LOADING)
+def test_models_that_must_go_on_answering_are_not_loaded_or_unloaded(target: Target, method: str) -> None:
+    """Their names are among the odd strings too, and Hypothesis draws from those that imported modules have."""
+    not_to_load = target.not_to_load()
+    assert "simple" in not_to_load
+    with pytest.raises(NoSuchExample):
+        find(
+            calls(method, not_to_load),
+            lambda call: call[1][0].model_name in not_to_load,
+            settings=settings(max_examples=1000, derandomize=True, database=None, deadline=None),
+        )
+
+
 @campaign(short=300, long=6000)
 def test_messages(target: Target, inputs: int) -> None:
     """Every method of every service, with any of its fields set to anything, over and over."""
-
-    def calls(method: str) -> st.SearchStrategy[tuple[str, list[Any]]]:
-        names = MODELS_TO_LOAD if "RepositoryModel" in method else NAMES
-        message = messages(METHODS[method].input_type, names)
-        several = METHODS[method].client_streaming
-        return st.tuples(st.just(method), st.lists(message, max_size=3) if several else message.map(lambda one: [one]))
-
+    not_to_load = target.not_to_load()
     try_inputs(
         "gRPC, messages",
         inputs,
-        st.sampled_from(sorted(METHODS)).flatmap(calls),
+        st.sampled_from(sorted(METHODS)).flatmap(lambda method: calls(method, not_to_load)),
         lambda call: target.call(call[0], [message.SerializeToString() for message in call[1]]),
         target.service.resident_bytes,
     )

@@ -48,6 +48,7 @@ from service.rest.connection import HttpConnection
 from service.rest.known_infer import KnownInfer
 from service.rpc.classifier import ClassifierServicer
 from service.rpc.inference import InferenceServicer
+from service.rpc.known_infer import KnownInfer as KnownCalls
 from service.rpc.server import create_server
 from service.settings import Settings
 from service.shared_memory import SharedMemory
@@ -137,6 +138,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         max_images=settings.max_images_per_request,
     )
     timeout_s = settings.request_timeout_s
+    known_calls = KnownCalls(KnownRequests(inference, lifecycle, telemetry, protocol="grpc"))
     servicers = (
         ClassifierServicer(classifier, repository, telemetry, lifecycle, request_timeout_s=timeout_s),
         InferenceServicer(
@@ -148,6 +150,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
             trace_settings,
             telemetry,
             lifecycle,
+            known_calls if settings.grpc_transport == "native" else None,
             request_timeout_s=timeout_s,
         ),
     )
@@ -161,7 +164,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         metrics_server = await stack.enter_async_context(
             _http_server(metrics, "metrics", settings.metrics_port, settings, HttpConnection)
         )
-        grpc_server = await stack.enter_async_context(_grpc_server(*servicers, settings))
+        grpc_server = await stack.enter_async_context(_grpc_server(*servicers, known_calls, settings))
         connection = partial(HttpConnection, direct=known.take)
         http_server = await stack.enter_async_context(
             _http_server(application, "http", settings.http_port, settings, connection)
@@ -316,9 +319,14 @@ class _GrpcServer:
 
 @asynccontextmanager
 async def _grpc_server(
-    classifier: ClassifierServicer, inference: InferenceServicer, settings: Settings
+    classifier: ClassifierServicer, inference: InferenceServicer, known: KnownCalls, settings: Settings
 ) -> AsyncIterator[_GrpcServer]:
-    server = create_server(settings.grpc_transport, max_request_bytes=settings.max_request_bytes)
+    server = create_server(
+        settings.grpc_transport,
+        known,
+        max_request_bytes=settings.max_request_bytes,
+        request_timeout_s=settings.request_timeout_s,
+    )
     health_servicer = health.aio.HealthServicer()
     await _set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
     classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, server)

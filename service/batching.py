@@ -1,8 +1,8 @@
 """Dynamic batching: many callers, each with one item; few instances, each running a batch at a time.
 
-Knows no ONNX and no protocol. An item is one or more rows. Work-conserving: an idle instance takes
-everything that waits, up to the maximum of rows, at once. A queue delay, where one is set, counts from
-the arrival of the oldest item.
+Knows no ONNX and no protocol. An item is one or more rows. Work-conserving: idle instances share what
+waits, at once, and one that has finished takes everything that waits; up to the maximum of rows. A queue
+delay, where one is set, counts from the arrival of the oldest item.
 
 Items arrive and results leave in the event loop; batches are run in threads. A thread whose batch is
 done takes the next one itself: an instance does not stand still until the loop has time for it.
@@ -142,7 +142,7 @@ class DynamicBatcher(Generic[Item, Result]):
         self._closing = False
         self._at_rest = asyncio.Event()
         self._instances = [_Instance(self._work, run) for run in instances]
-        self._idle = self._instances.copy()
+        self._idle = deque(self._instances)
 
     @property
     def queue_depth(self) -> int:
@@ -211,14 +211,11 @@ class DynamicBatcher(Generic[Item, Result]):
             if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
                 raise QueueFullError(f"Exceeds maximum queue size: {self._max_queue_size} rows are waiting")
         now = time.monotonic()
-        entry = Entry[Item, Result](item, rows, kind, now, deadline, waiter)
+        entry = Entry(item, rows, kind, now, deadline, waiter)
         with self._queue_lock:
             self._queues[priority - 1].append(entry)
             self._waiting_rows += rows
-        if self._idle and not self._waking:
-            # Once for all that arrives at this moment.
-            self._waking = True
-            self._loop.call_soon(self._wake)
+        self._wake_soon()
         if queue_timeout_s is not None:
             entry.timers += (self._loop.call_later(queue_timeout_s, entry.time_out),)
         if deadline is not None:
@@ -244,6 +241,12 @@ class DynamicBatcher(Generic[Item, Result]):
         for queue in self._queues:
             yield from queue
 
+    def _wake_soon(self) -> None:
+        """Once for all that arrives at this moment."""
+        if self._idle and self._waiting_rows and not self._waking:
+            self._waking = True
+            self._loop.call_soon(self._wake)
+
     def _wake(self) -> None:
         """Give what waits to idle instances."""
         self._waking = False
@@ -254,8 +257,15 @@ class DynamicBatcher(Generic[Item, Result]):
             if (wait_s := self._fills_for_s()) > 0:
                 self._delay = self._loop.call_later(wait_s, self._wake)
                 return
-            if batch := self._take():
-                self._idle.pop().begin(batch)
+            if batch := self._take(self._share_of_idle()):
+                self._idle.popleft().begin(batch)
+
+    def _share_of_idle(self) -> int:
+        """The most rows for the next idle instance: several share what waits, so that all of them work on it at once.
+        Whoever sets a queue delay wants large batches instead."""
+        if self._max_queue_delay_s:
+            return self._max_batch_size
+        return min(self._max_batch_size, -(-self._waiting_rows // len(self._idle)))
 
     def _fills_for_s(self) -> float:
         """How long the next batch may still wait for more."""
@@ -267,9 +277,12 @@ class DynamicBatcher(Generic[Item, Result]):
     def _rest(self, instance: _Instance[Item, Result]) -> None:
         """An instance has nothing to do."""
         self._idle.append(instance)
-        self._wake()
-        if self._closing and len(self._idle) == len(self._instances):
-            self._at_rest.set()
+        if self._closing:
+            self._wake()
+            if len(self._idle) == len(self._instances):
+                self._at_rest.set()
+        else:
+            self._wake_soon()
 
     def _work(self, instance: _Instance[Item, Result], batch: list[Entry[Item, Result]]) -> None:
         """Run a batch, and then what waits by then; in the instance's thread."""
@@ -286,7 +299,7 @@ class DynamicBatcher(Generic[Item, Result]):
             else:
                 record = BatchRecord(rows, output.assembly_s, output.inference_s, output.output_s)
                 self._loop.call_soon_threadsafe(self._complete, batch, record, output.results, taken)
-            batch = [] if self._max_queue_delay_s else self._take()
+            batch = [] if self._max_queue_delay_s else self._take(self._max_batch_size)
         self._loop.call_soon_threadsafe(self._rest, instance)
 
     def _complete(
@@ -306,8 +319,8 @@ class DynamicBatcher(Generic[Item, Result]):
                 failure.__cause__ = error.with_traceback(None)
                 entry.waiter.set_exception(failure)
 
-    def _take(self) -> list[Entry[Item, Result]]:
-        """What waits and fits in a batch; empty where nothing does."""
+    def _take(self, max_rows: int) -> list[Entry[Item, Result]]:
+        """What waits and fits in a batch of so many rows, or one item; empty where nothing waits."""
         now = time.monotonic()
         batch: list[Entry[Item, Result]] = []
         rows = 0
@@ -318,7 +331,7 @@ class DynamicBatcher(Generic[Item, Result]):
                     expired = entry.deadline is not None and entry.deadline <= now
                     # An expired entry's caller is told by its own timer, due at the same moment.
                     if not (entry.waiter.done() or expired):
-                        if batch and (rows + entry.rows > self._max_batch_size or entry.kind != batch[0].kind):
+                        if batch and (rows + entry.rows > max_rows or entry.kind != batch[0].kind):
                             return batch
                         entry.taken = True
                         batch.append(entry)

@@ -223,6 +223,9 @@ class KnownRequests:
         self._protocol = protocol
         self._forms: dict[Hashable, Form] = {}
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._forms
+
     def remember(self, key: Hashable, form: Form) -> None:
         if len(self._forms) >= MAX_FORMS:
             self._forms.clear()

@@ -7,6 +7,7 @@ import random
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -59,9 +60,7 @@ class Telemetry:
             "fovea_requests", "Requests by protocol, model and status code.", ["protocol", "model", "code"],
             registry=self.registry,
         )  # fmt: skip
-        self._in_flight = Gauge(
-            "fovea_requests_in_flight", "Requests being answered.", ["protocol"], registry=self.registry
-        )
+        in_flight = Gauge("fovea_requests_in_flight", "Requests being answered.", ["protocol"], registry=self.registry)
         self._rejected = Counter(
             "fovea_requests_rejected", "Requests refused as too busy, not ready or stopping.", ["protocol"],
             registry=self.registry,
@@ -88,7 +87,10 @@ class Telemetry:
         self._stage_children: dict[tuple[str, str], list[tuple[str, Histogram]]] = {}
         self._batch_children: dict[tuple[str, str], Histogram] = {}
         self._request_children: dict[tuple[str, str, str], Counter] = {}
-        self._in_flight_children = {protocol: self._in_flight.labels(protocol) for protocol in ("http", "grpc")}
+        # Read when they are asked for, which costs a request less than to keep a gauge.
+        self._answering = dict.fromkeys(("http", "grpc"), 0)
+        for protocol in self._answering:
+            in_flight.labels(protocol).set_function(partial(self._answering.__getitem__, protocol))
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """Every metric, in the format that a client accepts, and that format's media type."""
@@ -106,7 +108,7 @@ class Telemetry:
 
     def begin(self, protocol: str) -> RequestRecord:
         """A request has arrived; `end` is to follow."""
-        self._in_flight_children[protocol].inc()
+        self._answering[protocol] += 1
         return RequestRecord(protocol, time.perf_counter(), self._tracing.begin(protocol, request_id.get()))
 
     def end(self, record: RequestRecord, error: BaseException | None = None) -> None:
@@ -125,7 +127,7 @@ class Telemetry:
             record.code = "500" if http else "INTERNAL"
         else:
             record.code = record.code or ("499" if http else "CANCELLED")
-        self._in_flight_children[record.protocol].dec()
+        self._answering[record.protocol] -= 1
         self._request_child(record.protocol, record.model, record.code).inc()
         if log.isEnabledFor(logging.DEBUG):
             duration_ms = 1e3 * (time.perf_counter() - record.start)

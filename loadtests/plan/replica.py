@@ -2,9 +2,9 @@
 
 The rules are those of `service/batching.py`, for requests of one kind and one priority:
 
-- an idle instance takes everything that waits, oldest first, up to the maximum of rows; it skips nothing that does not
-  fit; where there is a queue delay it waits for a full batch until so long after the oldest arrival; one instance at a
-  time forms a batch;
+- idle instances share what waits, oldest first, and one that has finished takes everything that waits, up to the
+  maximum of rows; nothing is skipped that does not fit; where there is a queue delay an idle instance waits for a full
+  batch until so long after the oldest arrival;
 - what would make the queue longer than its maximum is refused at once, unless nothing waits;
 - what is past its deadline, or belongs to a request that has failed, is left out of the batch, and counts as waiting
   until it is found;
@@ -168,12 +168,13 @@ class Replica:
                 self._loop_done(*job)
                 continue
             if what == INSTANCE:
-                batch, since_s = job
-                self.instances_busy_s += self.now_s - since_s
-                more = [] if self._setup.max_queue_delay_s else self._take()
-                if more:
-                    self._begin(more)
-                self._to_loop(0.0, self._hand_out, batch, 0 if more else 1)
+                done = [self._batch_done(*job)]
+                # Another instance that ends at this moment takes its next batch before the loop hands anything out.
+                while running and running[0][2] == INSTANCE and running[0][0] <= self._worked_s:
+                    done.append(self._batch_done(*heappop(running)[3]))
+                    self._share_cores()
+                for batch, idle in done:
+                    self._to_loop(0.0, self._hand_out, batch, idle)
             else:
                 self._to_loop(0.0, self._submit, job)
                 self._decode_next()
@@ -182,6 +183,14 @@ class Replica:
         if moment_s < math.inf:
             self._worked_s += (moment_s - self.now_s) * self._rate
             self.now_s = moment_s
+
+    def _batch_done(self, batch: list[_Request], since_s: float) -> tuple[list[_Request], int]:
+        """The batch, and how many instances are idle for that it is done."""
+        self.instances_busy_s += self.now_s - since_s
+        more = [] if self._setup.max_queue_delay_s else self._take(self._setup.max_batch_size)
+        if more:
+            self._begin(more)
+        return batch, 0 if more else 1
 
     def _run(self, work_s: float, what: int, job: object) -> None:
         self._started += 1
@@ -246,8 +255,6 @@ class Replica:
 
     def _hand_out(self, batch: Sequence[_Request], idle: int) -> None:
         self._idle += idle
-        # The instance takes what waits already; only then does the loop hand out what it has done.
-        self._form()
         setup = self._setup
         items: dict[_Request, int] = {}
         for request in batch:
@@ -316,9 +323,14 @@ class Replica:
             if self._waiting_rows < self._setup.max_batch_size and self.now_s < self._forms_at_s:
                 return
             self._forms_at_s = None
-            if batch := self._take():
+            if batch := self._take(self._share_of_idle()):
                 self._idle -= 1
                 self._begin(batch)
+
+    def _share_of_idle(self) -> int:
+        if self._setup.max_queue_delay_s:
+            return self._setup.max_batch_size
+        return min(self._setup.max_batch_size, -(-self._waiting_rows // self._idle))
 
     def _begin(self, batch: list[_Request]) -> None:
         rows = sum(request.rows for request in batch)
@@ -328,13 +340,13 @@ class Replica:
             self._on_batch(self.now_s, [request.index for request in batch])
         self._run(self._service_s(rows), INSTANCE, (batch, self.now_s))
 
-    def _take(self) -> list[_Request]:
+    def _take(self, max_rows: int) -> list[_Request]:
         batch: list[_Request] = []
         rows = 0
         while self._queue:
             request, _ = self._queue[0]
             abandoned = self._abandoned(request)
-            if not abandoned and batch and rows + request.rows > self._setup.max_batch_size:
+            if not abandoned and batch and rows + request.rows > max_rows:
                 break
             self._queue.popleft()
             self._waiting_rows -= request.rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -47,12 +48,24 @@ class HeadWithBody:
         self.flush()
         self._transport.close()
 
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
 
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case, and values."""
+
+
+@lru_cache(1)
+def _lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Of the headers that every answer has, which are the same for a second."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 class DirectCycle:
@@ -93,6 +106,7 @@ class HttpConnection(HttpToolsProtocol):
         self._direct = direct
         self._body: list[bytes] | None = None
         """Of a request that may be answered directly."""
+        self._answered_directly: DirectCycle | None = None
 
     gone = False
     on_gone: Callable[[], object] | None = None
@@ -104,6 +118,9 @@ class HttpConnection(HttpToolsProtocol):
         return not self.cycle.more_body
 
     _timer: TimerHandle | None = None
+    _timer_at = 0.0
+    _until: float | None = None
+    """When the client is cut off, by the loop's clock; None: it is the service's turn."""
     _in_head = False
     _head_bytes = 0
 
@@ -112,7 +129,8 @@ class HttpConnection(HttpToolsProtocol):
         self._be_patient()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        if self._timer:
+            self._timer.cancel()
         super().connection_lost(exc)
         self.gone = True
         if self.on_gone:
@@ -136,7 +154,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._stop_timer()
+        self._wait()
         if self._direct and self._is_plain_post():
             self._body = []
         else:
@@ -177,7 +195,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def begin_direct(self, on_gone: Callable[[], object]) -> None:
         """A request is being answered directly; one of the next two is to follow, unless the client goes away."""
-        self.cycle = DirectCycle()  # type: ignore[assignment]
+        self._answered_directly = self.cycle = DirectCycle()  # type: ignore[assignment]
         self.on_gone = on_gone
 
     def end_direct(self, head: bytes, *body: bytes) -> None:
@@ -186,21 +204,23 @@ class HttpConnection(HttpToolsProtocol):
         Args:
             head: without the headers that every answer has, and without the empty line.
         """
-        self.cycle.response_complete = True
+        # By now `self.cycle` may be that of a later request.
+        cycle, self._answered_directly = self._answered_directly, None
+        assert cycle is not None
+        cycle.response_complete = True
         self.on_gone = None
         if self.gone:
             return
-        common = [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
-        self.transport.write_whole(b"".join([head, *common, b"\r\n", *body]))  # type: ignore[attr-defined]
-        if self.cycle.keep_alive:
+        common = _lines(tuple(self.server_state.default_headers))
+        self.transport.write_whole(b"".join([head, common, b"\r\n", *body]))  # type: ignore[attr-defined]
+        if cycle.keep_alive:
             self.on_response_complete()
         else:
             self.transport.close()
 
     def fail_direct(self, status: int, headers: Headers, body: bytes) -> None:
         """An answer that is an error."""
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        self.end_direct(b"".join([STATUS_LINE[status], *lines]), body)
+        self.end_direct(b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers)]), body)
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]
@@ -216,7 +236,7 @@ class HttpConnection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         if not self.cycle.response_complete:
-            self._stop_timer()
+            self._wait()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
@@ -232,11 +252,26 @@ class HttpConnection(HttpToolsProtocol):
         self.transport.close()
 
     def _be_patient(self) -> None:
-        self._stop_timer()
         to_be_taken_s = self.transport.get_write_buffer_size() / self.min_bytes_per_s
-        self._timer = self.loop.call_later(self.patience_s + to_be_taken_s, self.transport.abort)
+        self._until = self.loop.time() + self.patience_s + to_be_taken_s
+        # One for many requests: a timer for each would cost as much as half of the parser.
+        if self._timer is None or self._until < self._timer_at:
+            self._set_timer(self._until)
 
-    def _stop_timer(self) -> None:
+    def _lose_patience(self) -> None:
+        self._timer = None
+        if self._until is None:
+            return
+        if self._until <= self.loop.time():
+            self.transport.abort()
+        else:
+            self._set_timer(self._until)
+
+    def _set_timer(self, moment: float) -> None:
         if self._timer:
             self._timer.cancel()
-            self._timer = None
+        self._timer, self._timer_at = self.loop.call_at(moment, self._lose_patience), moment
+
+    def _wait(self) -> None:
+        """As long as it takes: it is not the client who is waited for."""
+        self._until = None

@@ -87,8 +87,11 @@ class KnownInfer:
             found: that answer.
         """
         at = int(header_length or 0)
-        scope, json = request.scope, body[:at]
-        if not 0 < at <= MAX_WORDS_BYTES or asked.id or SHARED_MEMORY in json or scope["query_string"]:
+        json = body[:at]
+        key = (request.scope["raw_path"], json)
+        if not 0 < at <= MAX_WORDS_BYTES or asked.id or SHARED_MEMORY in json or request.scope["query_string"]:
+            return
+        if key in self._known:
             return
         if any(asked.asked(spec.name).classification or not asked.in_binary(spec.name) for spec, _ in found.outputs):
             return
@@ -118,7 +121,7 @@ class KnownInfer:
             word=word,
         )
         if form:
-            self._known.remember((scope["raw_path"], json), form)
+            self._known.remember(key, form)
 
 
 def _answer(connection: HttpConnection, identity: bytes, words: Words, tensors: list[bytes]) -> None:

@@ -23,6 +23,7 @@ from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings, LogValue
 from service.protocol import ServiceInformation, require_version
 from service.rpc.call import Context, abort, identify, in_order, outcome
+from service.rpc.known_infer import KnownInfer
 from service.shared_memory import Place, SharedMemory
 from service.telemetry import RequestRecord, Telemetry
 from service.tensors import Array, element_count, from_raw, from_values, to_raw
@@ -52,6 +53,7 @@ SETTING_FIELDS = {bool: "bool_param", int: "uint32_param", str: "string_param"}
 
 class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Args:
+    known: knows calls again that were answered; None: nobody asks it.
     request_timeout_s: for calls without a deadline, and the most that one may ask for.
     """
 
@@ -65,6 +67,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         trace_settings: TraceSettings,
         telemetry: Telemetry,
         lifecycle: Lifecycle,
+        known: KnownInfer | None,
         *,
         request_timeout_s: float,
     ) -> None:
@@ -76,6 +79,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         self._trace_settings = trace_settings
         self._telemetry = telemetry
         self._lifecycle = lifecycle
+        self._known = known
         self._request_timeout_s = request_timeout_s
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
@@ -279,18 +283,23 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         check_parameters(request.parameters)
         inputs = _inputs(request, self._memory)
         outputs = {output.name: _wanted(output, self._memory) for output in request.outputs}
+        priority = _number(request.parameters, "priority", ("int64_param", "uint64_param"))
+        timeout_us = _number(request.parameters, "timeout", ("int64_param", "uint64_param"))
         answer = await self._inference.infer(
             served,
             inputs,
             outputs=list(outputs),
-            priority=_number(request.parameters, "priority", ("int64_param", "uint64_param")),
-            timeout_us=_number(request.parameters, "timeout", ("int64_param", "uint64_param")),
+            priority=priority,
+            timeout_us=timeout_us,
             deadline=time.monotonic() + timeout_s,
             request_id=request.id,
         )
         if record.trace:
             record.trace.add(answer.model, answer.version, answer.timeline, request.id)
-        return _response(request.id, answer, outputs, self._memory)
+        response = _response(request.id, answer, outputs, self._memory)
+        if self._known:
+            self._known.remember(request, served, inputs, answer, response, priority=priority, timeout_us=timeout_us)
+        return response
 
 
 def _setting(value: pb.LogSettingsRequest.SettingValue) -> LogValue | None:

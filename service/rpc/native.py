@@ -5,7 +5,7 @@ Unary calls and health watches are its own. Streams and reflection go to a grpci
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,13 +13,31 @@ import grpc
 from pygrpc_native import EVENT_CANCEL
 from pygrpc_native.aio import Server
 
-from service.errors import StartError
+from service.errors import FoveaError, StartError
+from service.known_requests import Flight
+from service.rpc.known_infer import KnownInfer
+from service.telemetry import accept_request_id
 
+Trailing = tuple[tuple[str, str], ...]
 Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
 
 
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
 class NativeServer(Server):
-    """pygrpc-native 0.5.0's, and what it lacks beside grpcio 1.83."""
+    """pygrpc-native 0.5.0's, and what it lacks beside grpcio 1.83.
+
+    Args:
+        known: calls that are answered as soon as they arrive, without a task.
+        request_timeout_s: for those of them without a deadline, and the most that one may ask for.
+    """
+
+    def __init__(self, known: KnownInfer, *, request_timeout_s: float, options: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(options=options)
+        self._known = known
+        self._request_timeout_s = request_timeout_s
+        self._flights: dict[int, Flight] = {}
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Handlers) -> None:
         """Hand on streams in the form that the server behind takes: its own method of this name does nothing."""
@@ -42,11 +60,44 @@ class NativeServer(Server):
             ) from error
 
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:
-        super()._on_events(events)
-        for kind, call_id, *_ in events:
+        others = [event for event in events if not self._is_known(event)]
+        super()._on_events(others)
+        for kind, call_id, *_ in others:
             # A task that is cancelled before its first step never comes to where its call is forgotten.
             if kind == EVENT_CANCEL and (call := self._calls.get(call_id)) and call.task:
                 call.task.add_done_callback(partial(self._forget, call_id))
+
+    def _is_known(self, event: tuple[Any, ...]) -> bool:
+        """Begin a call, or end it, that is answered without a task."""
+        kind, call_id, method_id, payload, _, details = event
+        if kind == EVENT_CANCEL:
+            if flight := self._flights.pop(call_id, None):
+                flight.cancel()
+            return flight is not None
+        if self._stopping or self._table[method_id][0] != INFER:
+            return False
+        metadata, _, remaining_s = details
+        given = next((value for key, value in metadata if key == "x-request-id"), None)
+        trailing = (("x-request-id", accept_request_id(given)),)
+        flight = self._known.flight(
+            payload, partial(self._answer, call_id, trailing), partial(self._fail_known, call_id, trailing)
+        )
+        if flight is None:
+            return False
+        self._flights[call_id] = flight
+        timeout_s = self._request_timeout_s
+        flight.begin(timeout_s if remaining_s is None else min(timeout_s, remaining_s))
+        return True
+
+    def _answer(self, call_id: int, trailing: Trailing, message: bytes) -> None:
+        del self._flights[call_id]
+        assert self._front
+        self._front.respond(call_id, message, trailing_metadata=trailing)
+
+    def _fail_known(self, call_id: int, trailing: Trailing, error: FoveaError) -> None:
+        del self._flights[call_id]
+        assert self._front
+        self._front.fail(call_id, error.grpc_code.value[0], str(error), trailing_metadata=trailing)
 
     def _forget(self, call_id: int, _: object) -> None:
         self._calls.pop(call_id, None)

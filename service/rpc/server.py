@@ -7,6 +7,7 @@ import logging
 import grpc.aio
 
 from service.errors import StartError
+from service.rpc.known_infer import KnownInfer
 
 log = logging.getLogger("fovea.grpc")
 
@@ -23,11 +24,14 @@ CONNECTIONS_NATIVE = [
 ]
 
 
-def create_server(transport: str, *, max_request_bytes: int) -> grpc.aio.Server:
+def create_server(
+    transport: str, known: KnownInfer, *, max_request_bytes: int, request_timeout_s: float
+) -> grpc.aio.Server:
     """A server to add services and a port to.
 
     Args:
         transport: "grpcio" or "native".
+        known: what the native one answers by itself.
 
     Raises:
         StartError: the native transport is not installed.
@@ -50,4 +54,4 @@ def create_server(transport: str, *, max_request_bytes: int) -> grpc.aio.Server:
         "FOVEA_GRPC_TRANSPORT=native takes a message into memory, unpacked, before it looks at "
         "FOVEA_MAX_REQUEST_BYTES: whoever reaches the gRPC port can fill the memory"
     )
-    return NativeServer(options=options + CONNECTIONS_NATIVE)
+    return NativeServer(known, request_timeout_s=request_timeout_s, options=options + CONNECTIONS_NATIVE)

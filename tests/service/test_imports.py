@@ -13,7 +13,7 @@ import pytest
 from tests.service.launch import ROOT
 
 CORE = {"batching", "classifier", "errors", "image_contract", "images", "inference", "loading", "repository"}
-ADAPTER = CORE | {"class_strings", "lifecycle", "model_config", "protocol", "telemetry", "tensors"}
+ADAPTER = CORE | {"class_strings", "known_requests", "lifecycle", "model_config", "protocol", "telemetry", "tensors"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "lifecycle": set(),
@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracing": {"errors", "inference"},
     "trace_settings": {"errors", "repository", "tracing"},
     "telemetry": {"batching", "classifier", "errors", "loading", "tracing"},
+    "known_requests": {"batching", "errors", "inference", "lifecycle", "loading", "telemetry", "tensors"},
     "log_settings": {"errors", "telemetry"},
     "rest": ADAPTER | {"control", "log_settings", "rest", "shared_memory", "trace_settings"},
     "rpc": ADAPTER | {"control", "log_settings", "rpc", "pb", "shared_memory", "trace_settings"},

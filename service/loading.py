@@ -162,13 +162,15 @@ def _warm_up(
     if not config.max_batch_size:
         sizes: Sequence[int] = [1]
     else:
-        sizes = batch_sizes or sorted({1, config.max_batch_size})
+        # Where no size is slow at first, it matters only whether there can be more than one.
+        sizes = batch_sizes or sorted({1, min(2, config.max_batch_size)})
+    largest = max(1, config.max_batch_size)
+    batch_bytes = sum(prod(_row(spec)) * largest * DTYPES[spec.datatype].itemsize for spec in config.inputs)
+    if batch_bytes > MAX_BATCH_BYTES:
+        raise ModelError(
+            f"a batch of {largest} takes {batch_bytes} bytes: max_batch_size must keep it within {MAX_BATCH_BYTES}"
+        )
     for size in sizes:
-        batch_bytes = sum(prod(_row(spec)) * size * DTYPES[spec.datatype].itemsize for spec in config.inputs)
-        if batch_bytes > MAX_BATCH_BYTES:
-            raise ModelError(
-                f"a batch of {size} takes {batch_bytes} bytes: max_batch_size must keep it within {MAX_BATCH_BYTES}"
-            )
         item = tuple(_zeros(spec, config, size) for spec in config.inputs)
         try:
             (outputs,) = instance.run([item]).results

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 BUNDLED_REPOSITORY = Path(__file__).resolve().parent.parent / "model_repository"
-BUNDLED_DEFAULT_MODEL = {"cpu": "cifar10", "cuda": "cifar10_float32"}
-"""By execution provider: int8 is made for CPUs."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -36,8 +34,7 @@ class Settings(BaseSettings):
     model_repository: Path = Field(BUNDLED_REPOSITORY, description="Folder of models, in Triton's layout.")
     default_model: str | None = Field(
         None,
-        description="Model for requests that name none; unset: the only model, where there is one (of the bundled "
-        "models cifar10, with CUDA cifar10_float32).",
+        description="Model for requests that name none; unset: the only model, where there is one.",
     )
     model_control_mode: Literal["none", "explicit", "poll"] = Field(
         "none",
@@ -95,9 +92,3 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug logs every request, info those that fail."
     )
-
-    @model_validator(mode="after")
-    def _choose_bundled_model(self) -> Self:
-        if self.default_model is None and self.model_repository.resolve() == BUNDLED_REPOSITORY:
-            self.default_model = BUNDLED_DEFAULT_MODEL[self.execution_provider]
-        return self

@@ -18,11 +18,13 @@ class Session(Protocol):
         provider: its execution provider.
         graph: the graph's inputs and outputs.
         slow_at_new_sizes: whether a batch size that it has not seen yet costs it time.
+        rows_at_once: of more rows it gains nothing but memory that it takes; None: the more the better.
     """
 
     provider: str
     graph: Graph
     slow_at_new_sizes: bool
+    rows_at_once: int | None
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Run the graph; takes its time.

@@ -53,7 +53,7 @@ class Instance:
             (item,) = items
             batch = list(item)
         assembled = time.perf_counter()
-        outputs = self._session.run(dict(zip(self._input_names, batch, strict=True)), self._output_names)
+        outputs = self._infer(batch, padded if self._batched else 1)
         inferred = time.perf_counter()
         if self._batched:
             if any(len(output) != padded for output in outputs):
@@ -69,6 +69,19 @@ class Instance:
     def close(self) -> None:
         """End the session; idle by then."""
         self._session.close()
+
+    def _infer(self, batch: Sequence[Array], rows: int) -> list[Array]:
+        step = self._session.rows_at_once
+        if step is None or rows <= step or self._batch_sizes:
+            return self._session.run(dict(zip(self._input_names, batch, strict=True)), self._output_names)
+        parts = [
+            self._session.run(
+                {name: array[at : at + step] for name, array in zip(self._input_names, batch, strict=True)},
+                self._output_names,
+            )
+            for at in range(0, rows, step)
+        ]
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     def _join(self, parts: Sequence[Array], total: int, padded: int) -> Array:
         first = parts[0]

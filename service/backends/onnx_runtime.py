@@ -11,6 +11,7 @@ import onnxruntime as ort
 from tritonclient.grpc import model_config_pb2 as pb
 
 from service.backends.engine import Session
+from service.backends.idle_cores import IdleCores, is_worth_it
 from service.errors import ModelError, StartError
 from service.tensors import Array, Graph, TensorSpec
 
@@ -39,12 +40,21 @@ ACCELERATORS = {"tensorrt": "TensorrtExecutionProvider", "openvino": "OpenVINOEx
 MAX_INSTANCES = 256
 """Of a model version: each is a session with a copy of the weights."""
 
+ROWS_AT_ONCE = 16
+"""On a CPU, where a row takes as long in a batch of 16 as in one of 64, and its activations a quarter of the memory."""
+MAX_SHARED_BYTES = 256 * 2**20
+"""Of a model that has one copy of its weights more, for its sessions to share cores."""
+
 Providers = list[tuple[str, dict[str, str]]]
 """What ONNX Runtime is to use, the one asked for first, with the options of each."""
+CPU: Providers = [("CPUExecutionProvider", {})]
 
 
 class OnnxRuntimeSession:
     """A session with one thread for its arithmetic.
+
+    Attributes:
+        idle_cores: what it shares with the other sessions of its version, where they lend each other their cores.
 
     Args:
         path: an ONNX file.
@@ -55,21 +65,16 @@ class OnnxRuntimeSession:
     """
 
     def __init__(self, path: Path, providers: Providers) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # What fails is raised as well.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers)
-        except Exception as error:
-            raise ModelError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+        self._session = _session(path, providers, threads=1)
+        self.idle_cores: IdleCores | None = None
         wanted = providers[0][0]
         self.provider: str = self._session.get_providers()[0]
         if self.provider != wanted:
             raise StartError(f"{wanted} was asked for, but ONNX Runtime runs {path} on {self.provider}")
         # CUDA searches for convolution algorithms at every new size, a CPU does not.
-        self.slow_at_new_sizes = self.provider != "CPUExecutionProvider"
+        on_cpu = self.provider == CPU[0][0]
+        self.slow_at_new_sizes = not on_cpu
+        self.rows_at_once = ROWS_AT_ONCE if on_cpu else None
         self.graph = Graph(
             tuple(_spec(tensor) for tensor in self._session.get_inputs()),
             tuple(_spec(tensor) for tensor in self._session.get_outputs()),
@@ -77,13 +82,24 @@ class OnnxRuntimeSession:
         self._strings = "BYTES" in {spec.datatype for spec in (*self.graph.inputs, *self.graph.outputs)}
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        if self.idle_cores:
+            return self.idle_cores.run(self._session.run, outputs, inputs)
         if not self._strings:
             found: list[Array] = self._session.run(outputs, inputs)
             return found
         decoded = {name: _decoded(array) for name, array in inputs.items()}
         return [_encoded(array) for array in self._session.run(outputs, decoded)]
 
+    def share_idle_cores(self, path: Path, others: Sequence[OnnxRuntimeSession]) -> None:
+        """Have this session and others of the same graph, on this CPU, lend each other their cores where that helps."""
+        wide = _session(path, CPU, threads=available_cores())
+        if is_worth_it(wide.run, self._session.run, self.graph.inputs):
+            self.idle_cores = IdleCores(wide.run)
+            for other in others:
+                other.idle_cores = self.idle_cores
+
     def close(self) -> None:
+        self.idle_cores = None
         del self._session
 
 
@@ -104,7 +120,11 @@ class OnnxRuntimeEngine:
 
     def open(self, folder: Path, version: str, config: pb.ModelConfig) -> list[Session]:
         path = folder / version / config.default_model_filename
-        return [OnnxRuntimeSession(path, providers) for providers in self._placements(config)]
+        sessions = [OnnxRuntimeSession(path, providers) for providers in self._placements(config)]
+        on_cpu = [session for session in sessions if session.provider == CPU[0][0]]
+        if on_cpu and available_cores() > 1 and path.stat().st_size <= MAX_SHARED_BYTES:
+            on_cpu[0].share_idle_cores(path, on_cpu[1:])
+        return list(sessions)
 
     def refresh(self) -> None:
         """Nothing: what it has does not change."""
@@ -150,6 +170,23 @@ class OnnxRuntimeEngine:
                 for gpu in group.gpus:
                     placements += [_providers_on("cuda", gpu, names)] * group.count
         return placements
+
+
+def _session(path: Path, providers: Providers, *, threads: int) -> ort.InferenceSession:
+    """Raises:
+    ModelError: the file is no graph that ONNX Runtime can load.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # What fails is raised as well.
+    # A pattern for each batch size would keep its own memory, and brings no speed.
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(str(path), options, providers)
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load {path.name}: {error}") from error
 
 
 def _spec(tensor: ort.NodeArg) -> TensorSpec:
@@ -208,7 +245,7 @@ def _providers_on(execution_provider: str, device_id: int, accelerators: Sequenc
         providers.append((provider, {}))
     if execution_provider == "cuda":
         providers.append(("CUDAExecutionProvider", {"device_id": str(device_id)}))
-    return [*providers, ("CPUExecutionProvider", {})]
+    return [*providers, *CPU]
 
 
 def available_cores() -> int:

@@ -128,6 +128,7 @@ class TritonSession:
 
     provider = "Triton"
     slow_at_new_sizes = False
+    rows_at_once: int | None = None
 
     def __init__(
         self,

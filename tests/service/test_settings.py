@@ -41,14 +41,6 @@ def test_the_bundled_repository_lies_in_the_checkout_whatever_the_current_folder
     assert read().model_repository == BUNDLED_REPOSITORY == ROOT / "model_repository"
 
 
-def test_the_default_model_of_the_bundled_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read().default_model == "cifar10"
-    monkeypatch.setenv("FOVEA_EXECUTION_PROVIDER", "cuda")
-    assert read().default_model == "cifar10_float32"
-    monkeypatch.setenv("FOVEA_DEFAULT_MODEL", "mine")
-    assert read().default_model == "mine"
-
-
 def test_another_repository_has_no_default_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FOVEA_MODEL_REPOSITORY", str(tmp_path))
     assert read().default_model is None

@@ -17,10 +17,11 @@ from model.committee import CombineError, combine
 from model.data import SPLITS, DataError, Dataset, hold_out, load
 from model.evaluate import predict, predict_onnx, report, table
 from model.export import ExportError, export
-from model.nets import NETS
+from model.nets import NETS, check_name
+from model.nets.arithmetic import NetError
 from model.quantize import PRECISIONS, QuantizeError, quantize
 from model.repository import RepositoryError, newest_version, read_signature
-from model.run import RECIPES, Recipe, RunError, load_run, read_info
+from model.run import Recipe, RunError, load_run, read_info, recipe_for
 from model.train import train
 
 CHOSEN = ("epochs", "averaged_epochs", "batch_size", "seed", "cutout", "cutmix")
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.command = shlex.join(["python", "-m", "model", *arguments])
     try:
         options.run_command(options)
-    except (DataError, RunError, RepositoryError, ExportError, CombineError, QuantizeError, OSError) as error:
+    except (DataError, NetError, RunError, RepositoryError, ExportError, CombineError, QuantizeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
@@ -51,14 +52,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("data", nargs="?", help=f"{data}; not needed with --resume")
     command.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and the metrics")
     command.add_argument("--resume", action="store_true", help="continue the run in that folder, as it was started")
-    command.add_argument("--net", choices=sorted(NETS), help="default: fastcnn")
-    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 48)")
+    command.add_argument(
+        "--net",
+        type=_net,
+        help=f"{', '.join(NETS)}, or a specification conv:N=…,M=…,filters=…,F=… (docs/lecture.md); default: fastcnn",
+    )
+    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's")
     command.add_argument(
         "--averaged-epochs",
         type=_at_least(0),
         help="epochs after those, whose weights are averaged; default: the recipe's (fastcnn 8), 0 with --epochs",
     )
-    command.add_argument("--batch-size", type=_at_least(2), help="default: the recipe's (lenet 128, fastcnn 1000)")
+    command.add_argument("--batch-size", type=_at_least(2), help="default: the recipe's")
     command.add_argument("--seed", type=_at_least(0), help="default: 0")
     command.add_argument(
         "--cutout", type=_at_least(0), help="side in pixels of the square cut out; default: the recipe's"
@@ -66,8 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--cutmix", type=_share, help="share of images that get a part of another one; default: the recipe's"
     )
-    # Below 10 pixels, pooling leaves the networks nothing.
-    command.add_argument("--image-size", type=_at_least(10), help="height and width in pixels, default: 32")
+    command.add_argument("--image-size", type=_at_least(1), help="height and width in pixels, default: 32")
     command.add_argument("--hold-out", type=_at_least(0), help="training images kept apart to report accuracy on")
     command.add_argument(
         "--skip-broken", action="store_true", default=None, help="leave out files that are no image, and count them"
@@ -116,6 +120,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=_at_least(0), default=0, help="that draws them, default: %(default)s")
     command.set_defaults(run_command=_quantize)
     return parser
+
+
+def _net(text: str) -> str:
+    try:
+        return check_name(text)
+    except NetError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _share(text: str) -> float:
@@ -182,7 +193,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     if options.epochs is not None and options.averaged_epochs is None:
         given["averaged_epochs"] = 0
     return replace(
-        RECIPES[options.net or "fastcnn"], **{key: value for key, value in given.items() if value is not None}
+        recipe_for(options.net or "fastcnn"), **{key: value for key, value in given.items() if value is not None}
     )
 
 

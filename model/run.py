@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from model.nets import Preprocess, build
+from model.nets import build
+from model.nets.preprocess import Preprocess
 
 
 class RunError(Exception):
@@ -45,6 +46,11 @@ RECIPES = {
     "lenet": Recipe("lenet", 20, 0, 0, 128, 0.03, None, 0.9, 0.0, flip=True, shift=2, cutout=0, cutmix=0.0),
     "fastcnn": Recipe("fastcnn", 48, 8, 0, 1000, 0.5, 0.17, 0.7, 0.1, flip=True, shift=2, cutout=0, cutmix=0.5),
 }
+
+
+def recipe_for(net: str) -> Recipe:
+    """The recipe of a network, or a specification: its own, or LeNet's at a lower rate."""
+    return RECIPES[net] if net in RECIPES else replace(RECIPES["lenet"], net=net, lr=0.01)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,8 @@ def load_run(folder: Path) -> Run:
     info = read_info(folder)
     try:
         state = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-        net = build(info["recipe"]["net"], len(info["classes"]))
+        size = info["image_size"]
+        net = build(info["recipe"]["net"], len(info["classes"]), (3, size, size))
         net.load_state_dict(state["net"])
         return Run(folder, net.eval(), Preprocess(info["mean"], info["std"]), info)
     except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:

@@ -27,7 +27,9 @@ from tqdm import tqdm
 
 from model.data import Dataset, augment, cutmix
 from model.evaluate import accuracy, predict
-from model.nets import FastCNN, Preprocess, build
+from model.nets import build
+from model.nets.fastcnn import FastCNN
+from model.nets.preprocess import Preprocess
 from model.optimizers import Muon
 from model.run import Recipe, Run, RunError, load_run, restore, save
 
@@ -62,8 +64,8 @@ def train(
     Raises:
         KeyboardInterrupt: after the checkpoint was written; the message says how to resume.
         RunError: the loss is no longer finite, or the folder's checkpoint belongs to other data.
+        NetError: the network cannot be built for images of this size.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     images, labels = torch.from_numpy(dataset.images).to(device), torch.from_numpy(dataset.labels).to(device)
     batch_size = min(recipe.batch_size, len(dataset))
     steps_per_epoch = len(dataset) // batch_size
@@ -74,7 +76,9 @@ def train(
     torch.manual_seed(recipe.seed)
     mean, std = _channel_statistics(images)
     preprocess = Preprocess(mean, std).to(device)
-    net = build(recipe.net, len(dataset.classes)).to(device)
+    _, height, width, channels = dataset.images.shape
+    net = build(recipe.net, len(dataset.classes), (channels, height, width)).to(device)
+    folder.mkdir(parents=True, exist_ok=True)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from its stub
     if isinstance(net, FastCNN):
         sample = torch.randperm(len(images), generator=_generator(recipe.seed, "whitening"))[:5000]
@@ -133,6 +137,8 @@ def train(
                     )
                     for group, lr in zip(groups, learning_rates, strict=True):
                         group["lr"] = lr * (1 - step / decay_steps if step < decay_steps else AVERAGED_LR)
+                    # For dropout, which draws from this generator: a resumed run drops the same units.
+                    torch.manual_seed(_seed(recipe.seed, "dropout", step))
                     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision):
                         logits = net(preprocess(pixels))
                         losses = torch.stack(
@@ -268,7 +274,11 @@ def has_bfloat16() -> bool:
 
 
 def _generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(zlib.crc32(f"{seed} {purpose} {index}".encode()))
+    return torch.Generator().manual_seed(_seed(seed, purpose, index))
+
+
+def _seed(seed: int, purpose: str, index: int) -> int:
+    return zlib.crc32(f"{seed} {purpose} {index}".encode())
 
 
 def _channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:

@@ -140,6 +140,10 @@ def test_resume_tells_when_the_data_has_changed(finished: Path, capsys: pytest.C
         (["train", "nowhere", "--run", "new"], "nowhere: no such folder"),
         (["train", "--resume", "--run", "new"], "new: no checkpoint to resume"),
         (["train", "synthetic", "--run", "new", "--hold-out", "9999"], "cannot hold out 9999 of 1536"),
+        (
+            ["train", "synthetic", "--run", "new", "--net", "lenet", "--image-size", "9"],
+            "lenet: an input of 3x9x9 is too small",
+        ),
         (["evaluate", "nowhere", "synthetic"], "nowhere: not a run folder"),
         (["export", "nowhere", "--repository", "r", "--name", "m"], "nowhere: not a run folder"),
     ],
@@ -170,11 +174,12 @@ def test_a_missing_device_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixt
     [
         ("--epochs", "0", "0 is too small: must be 1 or more"),
         ("--batch-size", "1", "1 is too small: must be 2 or more"),
-        ("--image-size", "9", "9 is too small: must be 10 or more"),
+        ("--image-size", "0", "0 is too small: must be 1 or more"),
         ("--hold-out", "-1", "-1 is too small: must be 0 or more"),
         ("--cutout", "-1", "-1 is too small: must be 0 or more"),
         ("--epochs", "two", "'two' is not a whole number"),
-        ("--net", "resnet", "invalid choice: 'resnet'"),
+        ("--net", "resnet", "no network 'resnet': must be one of linear, two_layer, neocognitron"),
+        ("--net", "conv:N=1,M=1", "conv:N=1,M=1: conv needs filters=…, F=…"),
     ],
 )
 def test_arguments_are_validated(flag: str, value: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

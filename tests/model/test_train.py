@@ -18,7 +18,7 @@ import model.run
 import model.train
 from model.data import Dataset, augment, hold_out
 from model.optimizers import Muon
-from model.run import RECIPES, Recipe, Run, RunError
+from model.run import RECIPES, Recipe, Run, RunError, recipe_for
 from model.train import train
 
 CPU = torch.device("cpu")
@@ -26,6 +26,8 @@ ORIGIN = {"command": "python -m model train synthetic", "data": "synthetic"}
 # 96 images make 10 steps of 9 an epoch.
 LENET = replace(RECIPES["lenet"], epochs=3, batch_size=9)
 FASTCNN = replace(RECIPES["fastcnn"], epochs=1, averaged_epochs=1, batch_size=9)
+# Its dropout draws numbers in every step.
+DROPOUT = replace(recipe_for("alexnet_cifar"), epochs=1, batch_size=9)
 
 
 def start(dataset: Dataset, recipe: Recipe, folder: Path, **options: Any) -> Run:
@@ -96,6 +98,7 @@ INTERRUPTIONS = {
     "saving": (torch, "save", 1, LENET, 10),
     "SGD": (SGD, "step", 7, LENET, 7),
     "Muon": (Muon, "step", 5, FASTCNN, 5),
+    "dropout": (model.train, "augment", 4, DROPOUT, 4),
 }
 
 

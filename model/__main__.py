@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -17,15 +18,36 @@ from model.committee import CombineError, combine
 from model.data import SPLITS, DataError, Dataset, hold_out, load
 from model.evaluate import predict, predict_onnx, report, table
 from model.export import ExportError, export
+from model.losses import LOSSES
 from model.nets import NETS, check_name
 from model.nets.arithmetic import NetError
+from model.optimizers import OPTIMIZERS, OptimizerError
 from model.quantize import PRECISIONS, QuantizeError, quantize
+from model.recipe import Recipe, RecipeError, read_recipe, recipe_for, with_optimizer
 from model.repository import RepositoryError, newest_version, read_signature
-from model.run import Recipe, RunError, load_run, read_info, recipe_for
+from model.run import RunError, load_run, read_info
+from model.schedules import SCHEDULES
 from model.train import train
 
-CHOSEN = ("epochs", "averaged_epochs", "batch_size", "seed", "cutout", "cutmix")
+CHOSEN = (
+    *("epochs", "averaged_epochs", "batch_size", "seed"),
+    *("optimizer", "lr", "schedule", "loss", "l1", "l2"),
+    *("cutout", "cutmix"),
+)
 """Those parts of a recipe that have a flag."""
+
+REFUSALS = (
+    CombineError,
+    DataError,
+    ExportError,
+    NetError,
+    OptimizerError,
+    QuantizeError,
+    RecipeError,
+    RepositoryError,
+    RunError,
+)
+"""What is told in one line."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.command = shlex.join(["python", "-m", "model", *arguments])
     try:
         options.run_command(options)
-    except (DataError, NetError, RunError, RepositoryError, ExportError, CombineError, QuantizeError, OSError) as error:
+    except (*REFUSALS, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
@@ -57,13 +79,21 @@ def _parser() -> argparse.ArgumentParser:
         type=_net,
         help=f"{', '.join(NETS)}, or a specification conv:N=…,M=…,filters=…,F=… (docs/lecture.md); default: fastcnn",
     )
-    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's")
+    command.add_argument("--epochs", type=_at_least(1), help="default: the network's recipe's")
     command.add_argument(
         "--averaged-epochs",
         type=_at_least(0),
         help="epochs after those, whose weights are averaged; default: the recipe's (fastcnn 8), 0 with --epochs",
     )
     command.add_argument("--batch-size", type=_at_least(2), help="default: the recipe's")
+    command.add_argument(
+        "--optimizer", choices=list(OPTIMIZERS), help="default: the recipe's; another brings its own --lr and --l2"
+    )
+    command.add_argument("--lr", type=_positive, help="learning rate at its highest; default: the recipe's")
+    command.add_argument("--schedule", choices=list(SCHEDULES), help="of the learning rate; default: the recipe's")
+    command.add_argument("--loss", choices=list(LOSSES), help="default: softmax")
+    command.add_argument("--l1", type=_not_negative, help="weight of the sum of absolute weights, default: 0")
+    command.add_argument("--l2", type=_not_negative, help="weight decay; default: the recipe's")
     command.add_argument("--seed", type=_at_least(0), help="default: 0")
     command.add_argument(
         "--cutout", type=_at_least(0), help="side in pixels of the square cut out; default: the recipe's"
@@ -129,8 +159,32 @@ def _net(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _not_negative(text: str) -> float:
+    value = _number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is too small: must be 0 or more")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is too small: must be more than 0")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
 def _share(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no share: must be from 0 to 1")
     return value
@@ -157,11 +211,9 @@ def _train(options: argparse.Namespace) -> None:
             if options.resume
             else f"{folder}: holds a run already; --resume continues it"
         )
-    if options.resume:
-        _continue_as_started(options)
+    recipe = _continue_as_started(options) if options.resume else _recipe(options)
     if options.data is None:
         raise DataError("no data given: an image folder, a folder of CIFAR-10's own files, or 'synthetic'")
-    recipe = _recipe(options)
     dataset = load(options.data, "train", image_size=options.image_size or 32, skip_broken=bool(options.skip_broken))
     if dataset.skipped:
         print(f"skipped {dataset.skipped} broken files")
@@ -189,19 +241,22 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    given = {key: getattr(options, key) for key in CHOSEN}
-    if options.epochs is not None and options.averaged_epochs is None:
-        given["averaged_epochs"] = 0
-    return replace(
-        recipe_for(options.net or "fastcnn"), **{key: value for key, value in given.items() if value is not None}
-    )
+    recipe = recipe_for(options.net or "fastcnn")
+    if options.optimizer not in (None, recipe.optimizer):
+        recipe = with_optimizer(recipe, options.optimizer)
+    given = {key: getattr(options, key) for key in CHOSEN if getattr(options, key) is not None}
+    if options.epochs is not None:
+        given.setdefault("averaged_epochs", 0)
+    if options.loss == "svm":
+        given["label_smoothing"] = 0.0
+    return replace(recipe, **given)
 
 
-def _continue_as_started(options: argparse.Namespace) -> None:
+def _continue_as_started(options: argparse.Namespace) -> Recipe:
     """Fill in the options that the run was started with, and refuse others."""
     info = read_info(options.run)
-    recipe = info["recipe"]
-    started = {key: recipe[key] for key in ("net", *CHOSEN)} | {
+    recipe = read_recipe(info["recipe"])
+    started = {key: getattr(recipe, key) for key in ("net", *CHOSEN)} | {
         "data": info["data"],
         "image_size": info["image_size"],
         "hold_out": info["held_out_images"],
@@ -216,6 +271,7 @@ def _continue_as_started(options: argparse.Namespace) -> None:
                 "or start a run in another folder"
             )
         setattr(options, key, value)
+    return recipe
 
 
 def _device(name: str) -> torch.device:

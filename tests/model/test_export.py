@@ -18,8 +18,9 @@ from model.export import ExportError, export, parity, to_onnx
 from model.golden import draw_photo
 from model.images import read_pixels
 from model.nets import NETS
+from model.recipe import recipe_for
 from model.repository import RepositoryError
-from model.run import Run, recipe_for
+from model.run import Run
 from model.train import train
 
 COMMAND = "python -m model export run"

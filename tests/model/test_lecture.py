@@ -13,8 +13,12 @@ import torch
 import model.data
 from model.__main__ import main
 from model.data import synthetic
+from model.losses import LOSSES
 from model.nets import NETS, build
 from model.nets.arithmetic import NetError
+from model.optimizers import OPTIMIZERS
+from model.recipe import RECIPES, USUAL
+from model.schedules import SCHEDULES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "lecture.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
@@ -54,6 +58,37 @@ def test_the_table_of_networks(row: tuple[str, str, str, str]) -> None:
         if smallest > 1:
             with pytest.raises(NetError, match=f"3x{smallest}x{smallest} or larger would fit"):
                 build(name, 10, (3, smallest - 1, smallest - 1))
+
+
+def test_the_table_of_recipes() -> None:
+    rows = re.findall(
+        r"^\| `([\w:]+)` \| ([\w +]+) \| (\d+) \| `(\w+)` \| (.*) \| `(.*)` \| (.*) \| (.*) \|$", TEXT, re.MULTILINE
+    )
+    assert {name for name, *_ in rows} == set(RECIPES)
+    for name, *shown in rows:
+        recipe = RECIPES[name]
+        averaged = f" + {recipe.averaged_epochs} averaged" if recipe.averaged_epochs else ""
+        augmentation = ["flip"] * recipe.flip + [f"shift {recipe.shift}"] * bool(recipe.shift)
+        augmentation += [f"cutmix {recipe.cutmix:g}"] * bool(recipe.cutmix)
+        assert shown == [
+            f"{recipe.epochs}{averaged}",
+            str(recipe.batch_size),
+            recipe.optimizer,
+            f"{recipe.lr:g}",
+            recipe.schedule,
+            f"{recipe.l2:g}",
+            ", ".join(augmentation) or "none",
+        ]
+
+
+def test_the_table_of_optimizers() -> None:
+    rows = re.findall(r"^  \| `(\w+)` \| (\S+) \| (\S+) \| (\S+) \|$", TEXT, re.MULTILINE)
+    assert rows == [(name, *(f"{usual[key]:g}" for key in ("lr", "momentum", "l2"))) for name, usual in USUAL.items()]
+
+
+def test_the_choices_are_all_told() -> None:
+    for choices in (OPTIMIZERS, SCHEDULES, LOSSES):
+        assert all(f"`{choice}`" in TEXT for choice in choices)
 
 
 def test_the_table_has_every_network() -> None:

@@ -63,7 +63,8 @@ class Window:
         ]
         strides = [
             *[s for s in range(self.stride, 0, -1) if self._fits(size, stride=s)][:1],
-            *[s for s in range(self.stride, size + 2 * self.padding) if self._fits(size, stride=s)][:1],
+            # A stride beyond the window would leave pixels out between two of its places.
+            *[s for s in range(self.stride, self.extent + 1) if self._fits(size, stride=s)][:1],
         ]
         nearest = [f"N = {_either(sizes)}", *(f"P = {p}" for p in paddings[:1]), f"S = {_either(strides)}"]
         return f"{self.arithmetic(size)} is not whole: {', '.join(nearest[:-1])}, or {nearest[-1]} would fit"

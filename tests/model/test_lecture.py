@@ -42,6 +42,14 @@ def test_the_refusal_is_the_programs(capsys: pytest.CaptureFixture[str], tmp_pat
     assert capsys.readouterr().err in TEXT
 
 
+def test_the_summaries_are_the_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", "convnetjs"]) == 0
+    (shown,) = re.findall(r"```\n(layer .*?)```", TEXT, re.DOTALL)
+    assert capsys.readouterr().out.startswith(shown)
+    assert main(["summary", "conv2d:filters=1,F=3,S=3", "--input", "1x7x7"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] in TEXT
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_the_table_of_networks(row: tuple[str, str, str, str]) -> None:
     name, small, large, side = row

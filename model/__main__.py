@@ -6,25 +6,49 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
 import torch
 
+from model.arguments import at_least, net, not_negative, positive, shape, share
 from model.committee import CombineError, combine
 from model.data import SPLITS, DataError, Dataset, hold_out, load
 from model.evaluate import predict, predict_onnx, report, table
 from model.export import ExportError, export
+from model.losses import LOSSES
 from model.nets import NETS
+from model.nets.arithmetic import NetError
+from model.optimizers import OPTIMIZERS, OptimizerError
 from model.quantize import PRECISIONS, QuantizeError, quantize
+from model.recipe import Recipe, RecipeError, read_recipe, recipe_for, with_optimizer
 from model.repository import RepositoryError, newest_version, read_signature
-from model.run import RECIPES, Recipe, RunError, load_run, read_info
+from model.run import RunError, load_run, read_info
+from model.schedules import SCHEDULES
+from model.summary import summarise
+from model.summary import table as summary_table
 from model.train import train
 
-CHOSEN = ("epochs", "averaged_epochs", "batch_size", "seed", "cutout", "cutmix")
+CHOSEN = (
+    *("epochs", "averaged_epochs", "batch_size", "seed"),
+    *("optimizer", "lr", "schedule", "loss", "l1", "l2"),
+    *("cutout", "cutmix"),
+)
 """Those parts of a recipe that have a flag."""
+
+REFUSALS = (
+    CombineError,
+    DataError,
+    ExportError,
+    NetError,
+    OptimizerError,
+    QuantizeError,
+    RecipeError,
+    RepositoryError,
+    RunError,
+)
+"""What is told in one line."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.command = shlex.join(["python", "-m", "model", *arguments])
     try:
         options.run_command(options)
-    except (DataError, RunError, RepositoryError, ExportError, CombineError, QuantizeError, OSError) as error:
+    except (*REFUSALS, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
@@ -51,24 +75,35 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("data", nargs="?", help=f"{data}; not needed with --resume")
     command.add_argument("--run", type=Path, required=True, help="folder for the checkpoint and the metrics")
     command.add_argument("--resume", action="store_true", help="continue the run in that folder, as it was started")
-    command.add_argument("--net", choices=sorted(NETS), help="default: fastcnn")
-    command.add_argument("--epochs", type=_at_least(1), help="default: the recipe's (lenet 20, fastcnn 48)")
+    command.add_argument(
+        "--net",
+        type=net,
+        help=f"{', '.join(NETS)}, or a specification conv:N=…,M=…,filters=…,F=… (docs/lecture.md); default: fastcnn",
+    )
+    command.add_argument("--epochs", type=at_least(1), help="default: the network's recipe's")
     command.add_argument(
         "--averaged-epochs",
-        type=_at_least(0),
+        type=at_least(0),
         help="epochs after those, whose weights are averaged; default: the recipe's (fastcnn 8), 0 with --epochs",
     )
-    command.add_argument("--batch-size", type=_at_least(2), help="default: the recipe's (lenet 128, fastcnn 1000)")
-    command.add_argument("--seed", type=_at_least(0), help="default: 0")
+    command.add_argument("--batch-size", type=at_least(2), help="default: the recipe's")
     command.add_argument(
-        "--cutout", type=_at_least(0), help="side in pixels of the square cut out; default: the recipe's"
+        "--optimizer", choices=list(OPTIMIZERS), help="default: the recipe's; another brings its own --lr and --l2"
+    )
+    command.add_argument("--lr", type=positive, help="learning rate at its highest; default: the recipe's")
+    command.add_argument("--schedule", choices=list(SCHEDULES), help="of the learning rate; default: the recipe's")
+    command.add_argument("--loss", choices=list(LOSSES), help="default: softmax")
+    command.add_argument("--l1", type=not_negative, help="weight of the sum of absolute weights, default: 0")
+    command.add_argument("--l2", type=not_negative, help="weight decay; default: the recipe's")
+    command.add_argument("--seed", type=at_least(0), help="default: 0")
+    command.add_argument(
+        "--cutout", type=at_least(0), help="side in pixels of the square cut out; default: the recipe's"
     )
     command.add_argument(
-        "--cutmix", type=_share, help="share of images that get a part of another one; default: the recipe's"
+        "--cutmix", type=share, help="share of images that get a part of another one; default: the recipe's"
     )
-    # Below 10 pixels, pooling leaves the networks nothing.
-    command.add_argument("--image-size", type=_at_least(10), help="height and width in pixels, default: 32")
-    command.add_argument("--hold-out", type=_at_least(0), help="training images kept apart to report accuracy on")
+    command.add_argument("--image-size", type=at_least(1), help="height and width in pixels, default: 32")
+    command.add_argument("--hold-out", type=at_least(0), help="training images kept apart to report accuracy on")
     command.add_argument(
         "--skip-broken", action="store_true", default=None, help="leave out files that are no image, and count them"
     )
@@ -105,37 +140,30 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--precision", choices=sorted(PRECISIONS), required=True, help="int8 for CPUs, float16 for GPUs"
     )
-    command.add_argument("--version", type=_at_least(1), help="of the model; default: the newest")
+    command.add_argument("--version", type=at_least(1), help="of the model; default: the newest")
     command.add_argument("--name", help="the variant's; default: <name>_<precision>")
     command.add_argument(
         "--data", help=f"{data}: to calibrate int8 and compare on the training split, and measure on the test split"
     )
     command.add_argument(
-        "--calibration-images", type=_at_least(1), default=1000, help="of the training split, default: %(default)s"
+        "--calibration-images", type=at_least(1), default=1000, help="of the training split, default: %(default)s"
     )
-    command.add_argument("--seed", type=_at_least(0), default=0, help="that draws them, default: %(default)s")
+    command.add_argument("--seed", type=at_least(0), default=0, help="that draws them, default: %(default)s")
     command.set_defaults(run_command=_quantize)
+
+    command = commands.add_parser("summary", help="a network's layers: shapes, parameters, cost, receptive field")
+    command.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="a network as of train --net; or layers, one after another: conv2d:filters=10,F=5,S=1,P=2,D=1,G=1 "
+        "maxpool:F=2,S=2 avgpool:F=2 fc:units=10 relu",
+    )
+    command.add_argument("--input", type=shape, default=(3, 32, 32), help="channels x height x width, default: 3x32x32")
+    command.add_argument("--num-classes", type=at_least(1), default=10, help="default: %(default)s")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run_command=_summary)
     return parser
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share: must be from 0 to 1")
-    return value
-
-
-def _at_least(minimum: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"{value} is too small: must be {minimum} or more")
-        return value
-
-    return number
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -146,11 +174,9 @@ def _train(options: argparse.Namespace) -> None:
             if options.resume
             else f"{folder}: holds a run already; --resume continues it"
         )
-    if options.resume:
-        _continue_as_started(options)
+    recipe = _continue_as_started(options) if options.resume else _recipe(options)
     if options.data is None:
         raise DataError("no data given: an image folder, a folder of CIFAR-10's own files, or 'synthetic'")
-    recipe = _recipe(options)
     dataset = load(options.data, "train", image_size=options.image_size or 32, skip_broken=bool(options.skip_broken))
     if dataset.skipped:
         print(f"skipped {dataset.skipped} broken files")
@@ -178,19 +204,22 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    given = {key: getattr(options, key) for key in CHOSEN}
-    if options.epochs is not None and options.averaged_epochs is None:
-        given["averaged_epochs"] = 0
-    return replace(
-        RECIPES[options.net or "fastcnn"], **{key: value for key, value in given.items() if value is not None}
-    )
+    recipe = recipe_for(options.net or "fastcnn")
+    if options.optimizer not in (None, recipe.optimizer):
+        recipe = with_optimizer(recipe, options.optimizer)
+    given = {key: getattr(options, key) for key in CHOSEN if getattr(options, key) is not None}
+    if options.epochs is not None:
+        given.setdefault("averaged_epochs", 0)
+    if options.loss == "svm":
+        given["label_smoothing"] = 0.0
+    return replace(recipe, **given)
 
 
-def _continue_as_started(options: argparse.Namespace) -> None:
+def _continue_as_started(options: argparse.Namespace) -> Recipe:
     """Fill in the options that the run was started with, and refuse others."""
     info = read_info(options.run)
-    recipe = info["recipe"]
-    started = {key: recipe[key] for key in ("net", *CHOSEN)} | {
+    recipe = read_recipe(info["recipe"])
+    started = {key: getattr(recipe, key) for key in ("net", *CHOSEN)} | {
         "data": info["data"],
         "image_size": info["image_size"],
         "hold_out": info["held_out_images"],
@@ -205,6 +234,7 @@ def _continue_as_started(options: argparse.Namespace) -> None:
                 "or start a run in another folder"
             )
         setattr(options, key, value)
+    return recipe
 
 
 def _device(name: str) -> torch.device:
@@ -305,6 +335,11 @@ def _quantize(options: argparse.Namespace) -> None:
         )
     sizes = f"{made.model_bytes / 1e6:.1f} MB, float32's is {made.float32_bytes / 1e6:.1f} MB"
     print(f"written: {made.folder}, model.onnx of {sizes}")
+
+
+def _summary(options: argparse.Namespace) -> None:
+    found = summarise(options.names, options.num_classes, options.input)
+    print(json.dumps(asdict(found)) if options.json else summary_table(found))
 
 
 def _has_test_split(data: str) -> bool:

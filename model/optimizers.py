@@ -1,46 +1,67 @@
-"""Muon: momentum whose update is orthogonalised (Jordan et al. 2024), for convolution filters."""
+"""What takes a step: PyTorch's optimizers by name, and Muon."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
-import torch
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import nn
+from torch.optim import SGD, Adadelta, Adam, AdamW, Optimizer, RMSprop
+
+from model.muon import Muon
 
 
-class Muon(Optimizer):
-    """Nesterov momentum, each filter bank's update replaced by its nearest semi-orthogonal matrix.
+class OptimizerError(ValueError):
+    """An optimizer cannot train a network; the message says why."""
 
-    `torch.optim.Muon` takes matrices only and works in bfloat16; this one takes (K, C, F, F) filters
-    as (K, C*F*F) matrices in float32, and keeps each bank's rows at unit norm on average, which makes
-    the learning rate a relative step.
+
+Make = Callable[[list[nn.Parameter], float, float, float], Optimizer]
+
+OPTIMIZERS: dict[str, Make | None] = {
+    "sgd": lambda params, lr, momentum, l2: SGD(params, lr, weight_decay=l2),
+    # Polyak 1964.
+    "momentum": lambda params, lr, momentum, l2: SGD(params, lr, momentum, weight_decay=l2),
+    # Nesterov 1983, as Sutskever et al. 2013 write it.
+    "nesterov": lambda params, lr, momentum, l2: SGD(params, lr, momentum, weight_decay=l2, nesterov=True),
+    # Tieleman & Hinton 2012.
+    "rmsprop": lambda params, lr, momentum, l2: RMSprop(params, lr, weight_decay=l2),
+    # Kingma & Ba 2014.
+    "adam": lambda params, lr, momentum, l2: Adam(params, lr, weight_decay=l2),
+    # Loshchilov & Hutter 2017.
+    "adamw": lambda params, lr, momentum, l2: AdamW(params, lr, weight_decay=l2),
+    # Zeiler 2012, with the paper's constants.
+    "adadelta": lambda params, lr, momentum, l2: Adadelta(params, lr, rho=0.95, eps=1e-6, weight_decay=l2),
+    # For filters alone: see below.
+    "muon": None,
+}
+"""By name: from the weights, learning rate, momentum and decay to the optimizer."""
+
+
+def optimizers_for(
+    net: nn.Module, name: str, *, lr: float, muon_lr: float | None, momentum: float, l2: float, batch_size: int
+) -> list[Optimizer]:
+    """What together trains all weights of `net` that are trained at all.
+
+    Args:
+        muon_lr: Muon's learning rate, for filters; `lr` is then that of everything else.
+
+    Raises:
+        OptimizerError: Muon is asked for, and there are no filters or no rate for them.
     """
-
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for weight in group["params"]:
-                buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
-                buffer.mul_(group["momentum"]).add_(weight.grad)
-                update = weight.grad.add(buffer, alpha=group["momentum"])
-                weight.mul_(len(weight) ** 0.5 / weight.norm())
-                weight.add_(orthogonalise(update.flatten(1)).view_as(weight), alpha=-group["lr"])
-
-
-def orthogonalise(matrix: Tensor, steps: int = 3) -> Tensor:
-    """Push every singular value of a (rows, columns) matrix near 1 by a quintic Newton-Schulz iteration.
-
-    The coefficients (3.4445, -4.7750, 2.0315) are those published with Muon: steepest at zero, so
-    that few steps suffice; singular values end between about 0.7 and 1.2.
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrix.size(0) > matrix.size(1)
-    x: Tensor = (matrix.T if tall else matrix) / (matrix.norm() + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    params = [p for p in net.parameters() if p.requires_grad]
+    make = OPTIMIZERS[name]
+    if make:
+        return [make(params, lr, momentum, l2)]
+    filters = [p for p in params if p.ndim == 4]
+    if muon_lr is None or not filters:
+        raise OptimizerError(
+            "optimizer muon: is for the filters of convolutions, of which there must be some, and needs muon_lr, "
+            "their learning rate"
+        )
+    biases = [p for p in params if p.ndim == 1]
+    rest = [p for p in params if p.ndim == 2]
+    decay = 2e-6 * batch_size
+    groups = [
+        {"params": biases, "lr": 0.08 * lr, "weight_decay": decay / (0.08 * lr)},
+        {"params": rest, "lr": lr, "weight_decay": decay / lr},
+    ]
+    return [Muon(filters, muon_lr, momentum), SGD(groups, lr, momentum=0.85, nesterov=True)]

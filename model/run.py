@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +15,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from model.nets import Preprocess, build
+from model.nets import build
+from model.nets.preprocess import Preprocess
+from model.recipe import Recipe, read_recipe
 
 
 class RunError(Exception):
     """A run folder cannot be used, or a run cannot go on; the message says why."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a run depends on, besides the data. Stored with the checkpoint, so a resumed run cannot drift."""
-
-    net: str
-    epochs: int
-    averaged_epochs: int
-    seed: int
-    batch_size: int
-    lr: float
-    muon_lr: float | None
-    momentum: float
-    label_smoothing: float
-    flip: bool
-    shift: int
-    cutout: int
-    cutmix: float
-
-
-RECIPES = {
-    "lenet": Recipe("lenet", 20, 0, 0, 128, 0.03, None, 0.9, 0.0, flip=True, shift=2, cutout=0, cutmix=0.0),
-    "fastcnn": Recipe("fastcnn", 48, 8, 0, 1000, 0.5, 0.17, 0.7, 0.1, flip=True, shift=2, cutout=0, cutmix=0.5),
-}
 
 
 @dataclass(frozen=True)
@@ -89,7 +66,8 @@ def load_run(folder: Path) -> Run:
     info = read_info(folder)
     try:
         state = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-        net = build(info["recipe"]["net"], len(info["classes"]))
+        size = info["image_size"]
+        net = build(info["recipe"]["net"], len(info["classes"]), (3, size, size))
         net.load_state_dict(state["net"])
         return Run(folder, net.eval(), Preprocess(info["mean"], info["std"]), info)
     except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
@@ -97,14 +75,14 @@ def load_run(folder: Path) -> Run:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """Read `run.json`.
+    """Read `run.json`, its recipe completed where it is an old one.
 
     Raises:
         RunError: there is none, or it is no run's.
     """
     try:
         info = json.loads((folder / "run.json").read_text())
-        Recipe(**info["recipe"])
+        info["recipe"] = asdict(read_recipe(info["recipe"]))
     except OSError as error:
         raise RunError(f"{folder}: not a run folder (one that `train` wrote: run.json and checkpoint.pt)") from error
     except (ValueError, KeyError, TypeError) as error:

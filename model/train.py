@@ -19,17 +19,20 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.optim import SGD, Optimizer
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
 from model.data import Dataset, augment, cutmix
 from model.evaluate import accuracy, predict
-from model.nets import FastCNN, Preprocess, build
-from model.optimizers import Muon
-from model.run import Recipe, Run, RunError, load_run, restore, save
+from model.losses import LOSSES, l1_penalty
+from model.nets import build
+from model.nets.fastcnn import FastCNN
+from model.nets.preprocess import Preprocess
+from model.optimizers import optimizers_for
+from model.recipe import Recipe
+from model.run import Run, RunError, load_run, restore, save
+from model.schedules import SCHEDULES
 
 AVERAGED_LR = 0.25
 """The learning rate while weights are averaged, relative to the one at the start."""
@@ -47,8 +50,8 @@ def train(
 ) -> Run:
     """Train, continuing from the folder's checkpoint where it has one.
 
-    The learning rate falls to zero over `recipe.epochs`. Over the `recipe.averaged_epochs` that follow it is constant,
-    and the result is the mean of the weights after each step of them (Izmailov et al. 2018).
+    The learning rate follows the schedule over `recipe.epochs`. Over the `recipe.averaged_epochs` after those it is
+    constant, and the result is the mean of the weights after each step of them (Izmailov et al. 2018).
 
     SIGINT stops the run at the end of the step it arrives in, whatever that step is doing. The loss and
     accuracy of an epoch that was interrupted cover only the part of it after the resumption.
@@ -62,8 +65,9 @@ def train(
     Raises:
         KeyboardInterrupt: after the checkpoint was written; the message says how to resume.
         RunError: the loss is no longer finite, or the folder's checkpoint belongs to other data.
+        NetError: the network cannot be built for images of this size.
+        OptimizerError: the recipe's optimizer is not for this network.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     images, labels = torch.from_numpy(dataset.images).to(device), torch.from_numpy(dataset.labels).to(device)
     batch_size = min(recipe.batch_size, len(dataset))
     steps_per_epoch = len(dataset) // batch_size
@@ -74,12 +78,23 @@ def train(
     torch.manual_seed(recipe.seed)
     mean, std = _channel_statistics(images)
     preprocess = Preprocess(mean, std).to(device)
-    net = build(recipe.net, len(dataset.classes)).to(device)
+    _, height, width, channels = dataset.images.shape
+    net = build(recipe.net, len(dataset.classes), (channels, height, width)).to(device)
+    folder.mkdir(parents=True, exist_ok=True)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from its stub
     if isinstance(net, FastCNN):
         sample = torch.randperm(len(images), generator=_generator(recipe.seed, "whitening"))[:5000]
         net.prepare(preprocess(images[sample.to(device)]))
-    optimizers = _optimizers(net, recipe)
+    optimizers = optimizers_for(
+        net,
+        recipe.optimizer,
+        lr=recipe.lr,
+        muon_lr=recipe.muon_lr,
+        momentum=recipe.momentum,
+        l2=recipe.l2,
+        batch_size=recipe.batch_size,
+    )
+    loss_of, schedule = LOSSES[recipe.loss], SCHEDULES[recipe.schedule]
     # Where the processor multiplies in bfloat16; elsewhere it would be emulated, slowly.
     mixed_precision = device.type == "cuda" or has_bfloat16()
     learning_rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
@@ -132,18 +147,18 @@ def train(
                         pixels, recipe.cutmix, generator=_generator(recipe.seed, "cutmix", step)
                     )
                     for group, lr in zip(groups, learning_rates, strict=True):
-                        group["lr"] = lr * (1 - step / decay_steps if step < decay_steps else AVERAGED_LR)
+                        group["lr"] = lr * (schedule(step, decay_steps) if step < decay_steps else AVERAGED_LR)
+                    # For dropout, which draws from this generator: a resumed run drops the same units.
+                    torch.manual_seed(_seed(recipe.seed, "dropout", step))
                     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision):
                         logits = net(preprocess(pixels))
-                        losses = torch.stack(
-                            [
-                                functional.cross_entropy(
-                                    logits.float(), label, label_smoothing=recipe.label_smoothing, reduction="none"
-                                )
-                                for label in (target, target[partner])
-                            ]
-                        )
+                        losses = [
+                            loss_of(logits.float(), label, recipe.label_smoothing)
+                            for label in (target, target[partner])
+                        ]
                         loss = (own * losses[0] + (1 - own) * losses[1]).mean()
+                        if recipe.l1:
+                            loss = loss + recipe.l1 * l1_penalty(net)
                     net.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
                     for optimizer in optimizers:
@@ -243,24 +258,6 @@ class MetricsLog:
             self._events.close()
 
 
-def _optimizers(net: nn.Module, recipe: Recipe) -> list[Optimizer]:
-    params = [p for p in net.parameters() if p.requires_grad]
-    if recipe.muon_lr is None:
-        return [SGD(params, recipe.lr, recipe.momentum, weight_decay=5e-4, nesterov=True)]
-    filters = [p for p in params if p.ndim == 4]
-    biases = [p for p in params if p.ndim == 1]
-    rest = [p for p in params if p.ndim == 2]
-    decay = 2e-6 * recipe.batch_size
-    groups = [
-        {"params": biases, "lr": 0.08 * recipe.lr, "weight_decay": decay / (0.08 * recipe.lr)},
-        {"params": rest, "lr": recipe.lr, "weight_decay": decay / recipe.lr},
-    ]
-    return [
-        Muon(filters, recipe.muon_lr, recipe.momentum),
-        SGD(groups, recipe.lr, momentum=0.85, nesterov=True),
-    ]
-
-
 def has_bfloat16() -> bool:
     """Whether this CPU has instructions for products of bfloat16."""
     capabilities = torch.cpu.get_capabilities()
@@ -268,7 +265,11 @@ def has_bfloat16() -> bool:
 
 
 def _generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(zlib.crc32(f"{seed} {purpose} {index}".encode()))
+    return torch.Generator().manual_seed(_seed(seed, purpose, index))
+
+
+def _seed(seed: int, purpose: str, index: int) -> int:
+    return zlib.crc32(f"{seed} {purpose} {index}".encode())
 
 
 def _channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:

@@ -22,7 +22,7 @@ import model.quantize
 from model.data import synthetic
 from model.export import export
 from model.quantize import quantize
-from model.run import RECIPES
+from model.recipe import RECIPES
 from model.train import train
 from tests.service.conftest import change_golden
 from tests.service.launch import RunningService, running

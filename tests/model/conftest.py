@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from model.data import Dataset, synthetic
-from model.run import RECIPES, Run
+from model.recipe import RECIPES
+from model.run import Run
 from model.train import train
 
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from model.data import Dataset, synthetic
 from model.evaluate import predict_onnx, report
 from model.export import export
 from model.quantize import quantize
+from model.recipe import RECIPES
 from model.repository import RepositoryError, read_signature
-from model.run import RECIPES
 from model.train import train
 
 CPU = torch.device("cpu")

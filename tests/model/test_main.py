@@ -6,12 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+import model.data
 from model.__main__ import main
+from model.data import synthetic
 from model.run import Run, load_run, read_info
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +72,29 @@ def test_the_given_arguments_are_recorded(tmp_path: Path, capsys: pytest.Capture
     assert "holds a run already; --resume continues it" in capsys.readouterr().err
 
 
+@pytest.fixture
+def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The synthetic set with 30 images a split."""
+    monkeypatch.setattr(model.data, "synthetic", partial(synthetic, count=30))
+
+
+@pytest.mark.usefixtures("few_shapes")
+def test_a_recipe_changed_by_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    specification = "conv:N=1,M=2,filters=4-8,F=3,P=1,pool=max2"
+    given = ["--net", specification, "--image-size", 16, "--epochs", 1, "--optimizer", "adamw", "--schedule"]
+    given += ["one-cycle", "--loss", "svm", "--l1", 0.001, "--lr", 0.002]
+    assert run("train", "synthetic", "--run", tmp_path / "run", *given) == 0
+    assert f"30 images of 3 classes, {specification} for 1 epochs" in capsys.readouterr().out
+    recipe = load_run(tmp_path / "run").recipe
+    assert (recipe.net, recipe.optimizer, recipe.schedule, recipe.loss) == (specification, "adamw", "one-cycle", "svm")
+    assert (recipe.lr, recipe.l1, recipe.l2, recipe.averaged_epochs) == (0.002, 0.001, 0.01, 0)
+    assert run("train", "--resume", "--run", tmp_path / "run") == 0
+
+    assert run("train", "synthetic", "--run", tmp_path / "fast", "--loss", "svm", "--epochs", 1) == 0
+    recipe = load_run(tmp_path / "fast").recipe
+    assert (recipe.net, recipe.optimizer, recipe.loss, recipe.label_smoothing) == ("fastcnn", "muon", "svm", 0.0)
+
+
 def test_a_real_interrupt_and_a_resume_without_flags(photos: Path, tmp_path: Path) -> None:
     """Where in the 300 steps the signal arrives makes no difference."""
     given = [photos, "--net", "lenet", "--epochs", 150, "--image-size", 12, "--hold-out", 2, "--seed", 5]
@@ -118,6 +144,10 @@ def finished(fastcnn_run: Run, tmp_path: Path) -> Path:
         (["--image-size", "32"], "was started with --image-size 16, not 32"),
         (["--hold-out", "5"], "was started with --hold-out 0, not 5"),
         (["--skip-broken"], "was started with --skip-broken False, not True"),
+        (["--optimizer", "adam"], "was started with --optimizer muon, not adam"),
+        (["--schedule", "step"], "was started with --schedule linear, not step"),
+        (["--lr", "0.1"], "was started with --lr 0.5, not 0.1"),
+        (["--l1", "0.1"], "was started with --l1 0.0, not 0.1"),
     ],
 )
 def test_resume_refuses_to_change_a_run(
@@ -140,6 +170,15 @@ def test_resume_tells_when_the_data_has_changed(finished: Path, capsys: pytest.C
         (["train", "nowhere", "--run", "new"], "nowhere: no such folder"),
         (["train", "--resume", "--run", "new"], "new: no checkpoint to resume"),
         (["train", "synthetic", "--run", "new", "--hold-out", "9999"], "cannot hold out 9999 of 1536"),
+        (
+            ["train", "synthetic", "--run", "new", "--net", "lenet", "--image-size", "9"],
+            "lenet: an input of 3x9x9 is too small",
+        ),
+        (
+            ["train", "synthetic", "--run", "new", "--net", "linear", "--optimizer", "muon"],
+            "optimizer muon: is for the filters of convolutions",
+        ),
+        (["train", "synthetic", "--run", "new", "--l2", "0.1"], "l2 0.1: optimizer muon has a decay of its own"),
         (["evaluate", "nowhere", "synthetic"], "nowhere: not a run folder"),
         (["export", "nowhere", "--repository", "r", "--name", "m"], "nowhere: not a run folder"),
     ],
@@ -170,11 +209,18 @@ def test_a_missing_device_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixt
     [
         ("--epochs", "0", "0 is too small: must be 1 or more"),
         ("--batch-size", "1", "1 is too small: must be 2 or more"),
-        ("--image-size", "9", "9 is too small: must be 10 or more"),
+        ("--image-size", "0", "0 is too small: must be 1 or more"),
         ("--hold-out", "-1", "-1 is too small: must be 0 or more"),
         ("--cutout", "-1", "-1 is too small: must be 0 or more"),
         ("--epochs", "two", "'two' is not a whole number"),
-        ("--net", "resnet", "invalid choice: 'resnet'"),
+        ("--net", "resnet", "no network 'resnet': must be one of linear, two_layer, neocognitron"),
+        ("--net", "conv:N=1,M=1", "conv:N=1,M=1: conv needs filters=…, F=…"),
+        ("--optimizer", "newton", "invalid choice: 'newton'"),
+        ("--lr", "0", "0 is too small: must be more than 0"),
+        ("--lr", "fast", "'fast' is not a number"),
+        ("--l1", "-1", "-1 is too small: must be 0 or more"),
+        ("--l2", "nan", "'nan' is not a number"),
+        ("--cutmix", "2", "2 is no share: must be from 0 to 1"),
     ],
 )
 def test_arguments_are_validated(flag: str, value: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

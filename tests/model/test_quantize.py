@@ -22,8 +22,9 @@ from model.evaluate import Logits, predict_onnx
 from model.export import export
 from model.images import Pixels
 from model.quantize import PRECISIONS, QuantizeError, Variant, compare, measure_speed, quantize
+from model.recipe import RECIPES
 from model.repository import RepositoryError, read_signature
-from model.run import RECIPES, Run
+from model.run import Run
 from model.train import train
 
 COMMAND = "python -m model quantize"

@@ -17,8 +17,14 @@ from torch.optim.swa_utils import AveragedModel
 import model.run
 import model.train
 from model.data import Dataset, augment, hold_out
-from model.optimizers import Muon
-from model.run import RECIPES, Recipe, Run, RunError
+from model.losses import LOSSES
+from model.muon import Muon
+from model.nets import build
+from model.nets.arithmetic import NetError
+from model.optimizers import OPTIMIZERS
+from model.recipe import RECIPES, Recipe, with_optimizer
+from model.run import Run, RunError
+from model.schedules import SCHEDULES
 from model.train import train
 
 CPU = torch.device("cpu")
@@ -26,6 +32,8 @@ ORIGIN = {"command": "python -m model train synthetic", "data": "synthetic"}
 # 96 images make 10 steps of 9 an epoch.
 LENET = replace(RECIPES["lenet"], epochs=3, batch_size=9)
 FASTCNN = replace(RECIPES["fastcnn"], epochs=1, averaged_epochs=1, batch_size=9)
+# Its dropout draws numbers in every step.
+DROPOUT = replace(RECIPES["alexnet_cifar"], epochs=1, batch_size=9)
 
 
 def start(dataset: Dataset, recipe: Recipe, folder: Path, **options: Any) -> Run:
@@ -96,6 +104,17 @@ INTERRUPTIONS = {
     "saving": (torch, "save", 1, LENET, 10),
     "SGD": (SGD, "step", 7, LENET, 7),
     "Muon": (Muon, "step", 5, FASTCNN, 5),
+    "dropout": (model.train, "augment", 4, DROPOUT, 4),
+    **{
+        f"{optimizer}, {schedule}": (
+            model.train,
+            "augment",
+            14,
+            replace(with_optimizer(LENET, optimizer), schedule=schedule, epochs=1, averaged_epochs=1),
+            14,
+        )
+        for optimizer, schedule in zip(OPTIMIZERS, itertools.cycle(SCHEDULES), strict=False)
+    },
 }
 
 
@@ -121,6 +140,57 @@ def test_interrupted_and_resumed_is_as_straight(
     assert [line["epoch"] for line in epochs(stopped)] == list(range(1, recipe.epochs + recipe.averaged_epochs + 1))
     last, expected = epochs(stopped)[-1], epochs(tmp_path / "straight")[-1]
     assert last["held_out_accuracy"] == expected["held_out_accuracy"]
+
+
+def test_a_run_from_before_there_was_a_choice_of_optimizers_goes_on(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for recipe in (replace(LENET, epochs=2), FASTCNN):
+        straight = start(shapes, recipe, tmp_path / recipe.net / "straight")
+        stopped = tmp_path / recipe.net / "stopped"
+        with monkeypatch.context() as patch:
+            patch.setattr(model.train, "augment", interrupted(augment, 4))
+            with pytest.raises(KeyboardInterrupt):
+                start(shapes, recipe, stopped)
+        info = json.loads((stopped / "run.json").read_text())
+        for field in ("optimizer", "schedule", "loss", "l1", "l2"):
+            del info["recipe"][field]
+        (stopped / "run.json").write_text(json.dumps(info))
+        assert same(start(shapes, recipe, stopped), straight)
+        assert json.loads((stopped / "run.json").read_text())["recipe"]["optimizer"] == recipe.optimizer
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_linear_classifier_learns_with_either_loss(loss: str, shapes: Dataset, tmp_path: Path) -> None:
+    run = start(shapes, replace(RECIPES["linear"], epochs=5, batch_size=9, lr=0.001, loss=loss), tmp_path)
+    first, last = run.metrics()[0], run.metrics()[-1]
+    assert last["loss"] < first["loss"]
+    assert last["train_accuracy"] > 0.6
+
+
+@pytest.mark.parametrize(("penalty", "weight"), [("l1", 0.1), ("l2", 10.0)])
+def test_a_penalty_makes_the_weights_smaller(penalty: str, weight: float, shapes: Dataset, tmp_path: Path) -> None:
+    recipe = replace(RECIPES["linear"], epochs=3, batch_size=9, lr=0.001, l2=0.0)
+    free = start(shapes, recipe, tmp_path / "free")
+    held = start(shapes, replace(recipe, **{penalty: weight}), tmp_path / "held")  # type: ignore[arg-type]
+    norms = [weights(run)["1.weight"].abs().sum() for run in (free, held)]
+    assert norms[1] < 0.99 * norms[0]
+
+
+def test_the_reported_loss_has_the_l1_penalty_in_it(shapes: Dataset, tmp_path: Path) -> None:
+    recipe = replace(RECIPES["two_layer"], epochs=1, batch_size=96, flip=False)
+    free = start(shapes, recipe, tmp_path / "free").metrics()[0]["loss"]
+    held = start(shapes, replace(recipe, l1=0.01), tmp_path / "held").metrics()[0]["loss"]
+    torch.manual_seed(recipe.seed)
+    net = build("two_layer", 3, (3, 16, 16))
+    penalty = sum(p.abs().sum().item() for name, p in net.named_parameters() if name.endswith("weight"))
+    assert held - free == pytest.approx(0.01 * penalty, abs=2e-4)
+
+
+def test_a_network_that_does_not_fit_leaves_no_folder(shapes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(NetError, match="vgg16: an input of 3x16x16 is too small"):
+        start(shapes, RECIPES["vgg16"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_interruption_at_the_very_end_changes_nothing(

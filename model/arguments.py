@@ -1,0 +1,69 @@
+"""What the values on the command line stand for; argparse tells what is wrong with one."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+from model.nets import check_name
+from model.nets.arithmetic import InputShape, NetError
+from model.summary import read_shape
+
+
+def shape(text: str) -> InputShape:
+    try:
+        return read_shape(text)
+    except NetError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def net(text: str) -> str:
+    try:
+        return check_name(text)
+    except NetError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def not_negative(text: str) -> float:
+    value = _number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is too small: must be 0 or more")
+    return value
+
+
+def positive(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is too small: must be more than 0")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
+def share(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: must be from 0 to 1")
+    return value
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is too small: must be {minimum} or more")
+        return value
+
+    return number

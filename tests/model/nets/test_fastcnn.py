@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.nets.fastcnn import FastCNN
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_prepare_whitens_the_patches(channels: int) -> None:
+    images = torch.randn(50, channels, 12, 12, generator=torch.Generator().manual_seed(0)).cumsum(3)
+    net = FastCNN(2, (channels, 12, 12))
+    net.prepare(images)
+    torch.nn.init.zeros_(net.whiten.bias)  # type: ignore[arg-type]
+    numbers = 4 * channels
+    with torch.no_grad():
+        responses = net.whiten(images)[:, :numbers].permute(1, 0, 2, 3).flatten(1)
+    torch.testing.assert_close(responses @ responses.T / responses.size(1), torch.eye(numbers), rtol=0, atol=0.02)
+    assert not net.whiten.weight.requires_grad

@@ -42,7 +42,8 @@ class KnownInfer:
     def take(self, connection: HttpConnection, body: bytes) -> bool:
         """Answer a request, if it is known; says whether it is."""
         length = identity = b""
-        for name, value in connection.headers:
+        # Of several of one name the first counts.
+        for name, value in reversed(connection.headers):
             if name == HEADER_LENGTH:
                 length = value
             elif name == REQUEST_ID:

@@ -179,6 +179,7 @@ class HttpConnection(HttpToolsProtocol):
         return (
             self.parser.get_method() == b"POST"
             and (self.cycle is None or self.cycle.response_complete)
+            and self.parser.get_http_version() != "1.0"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
             and not self.expect_100_continue

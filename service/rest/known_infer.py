@@ -24,7 +24,8 @@ HEADER_LENGTH = b"inference-header-content-length"
 REQUEST_ID = b"x-request-id"
 UNUSUAL = frozenset({b"content-encoding", b"accept-encoding"})
 """Headers of requests that are left to the application."""
-SHARED_MEMORY = b"shared_memory"
+NOT_IN_WORDS = (b"shared_memory", b"\\")
+"""Tensors in shared memory, and escapes, in which these words can hide."""
 
 
 class KnownInfer:
@@ -90,9 +91,9 @@ class KnownInfer:
         at = int(header_length or 0)
         json = body[:at]
         key = (request.scope["raw_path"], json)
-        if not 0 < at <= MAX_WORDS_BYTES or asked.id or SHARED_MEMORY in json or request.scope["query_string"]:
+        if not 0 < at <= MAX_WORDS_BYTES or asked.id or request.scope["query_string"]:
             return
-        if key in self._known:
+        if key in self._known or any(word in json for word in NOT_IN_WORDS):
             return
         if any(asked.asked(spec.name).classification or not asked.in_binary(spec.name) for spec, _ in found.outputs):
             return

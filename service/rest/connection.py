@@ -149,6 +149,8 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        # Of requests that arrive together, one that was refused at once has set it.
+        self._unset_keepalive_if_required()
         self.scope["state"][CONNECTION] = self
         self._in_head, self._head_bytes = True, 0
 

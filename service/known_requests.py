@@ -21,7 +21,7 @@ from service.errors import FoveaError, QueueFullError
 from service.inference import Inference, Tensor
 from service.lifecycle import Lifecycle
 from service.loading import ServedVersion
-from service.telemetry import RequestRecord, Telemetry
+from service.telemetry import RequestRecord, Telemetry, request_id
 from service.tensors import Array, Tensors
 
 log = logging.getLogger("fovea")
@@ -127,22 +127,25 @@ class Flight:
     """A known request, begun or about to be; what becomes of it goes to the adapter.
 
     Args:
+        identity: the request's, for the log.
         answer: takes the words of an answer and its tensors.
         fail: takes the error in its place. One of the two is called, once, unless the flight is cancelled.
     """
 
-    __slots__ = ("_answer", "_entry", "_fail", "_form", "_item", "_known", "_over", "_record", "_start")
+    __slots__ = ("_answer", "_entry", "_fail", "_form", "_identity", "_item", "_known", "_over", "_record", "_start")
 
     def __init__(
         self,
         known: KnownRequests,
         form: Form,
         item: Tensors,
+        identity: str,
         answer: Callable[[Words, list[bytes]], object],
         fail: Callable[[FoveaError], object],
     ) -> None:
         self._known = known
         self._form = form
+        self._identity = identity
         self._item = item
         self._answer = answer
         self._fail = fail
@@ -179,7 +182,9 @@ class Flight:
             outputs = [completed.result[index] for index in form.wanted]
             words, tensors = form.words_for(outputs), [output.tobytes() for output in outputs]
         except Exception as error:
+            named = request_id.set(self._identity)
             log.exception("internal error", exc_info=error)
+            request_id.reset(named)
             self._end(FoveaError("internal error; the log has the details"))
         else:
             self._end(None)
@@ -192,21 +197,21 @@ class Flight:
     def cancel(self) -> None:
         """Its client has gone: it costs no inference any more."""
         if not self._over:
-            self._over = True
-            self._leave_queue()
-            self._known.ended(self._form, self._record, asyncio.CancelledError())
+            self._leave(asyncio.CancelledError())
 
     def _end(self, error: FoveaError | None) -> None:
-        self._over = True
-        self._leave_queue()
-        self._known.ended(self._form, self._record, error)
+        self._leave(error)
         if error:
             self._fail(error)
 
-    def _leave_queue(self) -> None:
+    def _leave(self, error: BaseException | None) -> None:
+        self._over = True
         if self._entry:
             self._entry.forget_time()
             self._entry = None
+        named = request_id.set(self._identity)
+        self._known.ended(self._form, self._record, error)
+        request_id.reset(named)
 
 
 class KnownRequests:
@@ -236,6 +241,7 @@ class KnownRequests:
         key: Hashable,
         content: bytes,
         at: int,
+        identity: str,
         answer: Callable[[Words, list[bytes]], object],
         fail: Callable[[FoveaError], object],
     ) -> Flight | None:
@@ -243,6 +249,7 @@ class KnownRequests:
 
         Args:
             at: where the tensors begin in `content`, which ends with them.
+            identity, answer, fail: as for a `Flight`.
         """
         form = self._forms.get(key)
         if form is None or len(content) - at != form.size_bytes or self._lifecycle.stopping.is_set():
@@ -250,7 +257,7 @@ class KnownRequests:
         if self._telemetry.tracing or not self._is_served(key, form):
             return None
         item = tuple([np.ndarray(given.shape, given.dtype, content, at + given.begin) for given in form.inputs])
-        return Flight(self, form, item, answer, fail)
+        return Flight(self, form, item, identity, answer, fail)
 
     def begun(self, form: Form) -> RequestRecord:
         self._lifecycle.enter()

@@ -42,23 +42,24 @@ class KnownInfer:
 
     def take(self, connection: HttpConnection, body: bytes) -> bool:
         """Answer a request, if it is known; says whether it is."""
-        length = identity = b""
+        length = given = b""
         # Of several of one name the first counts.
         for name, value in reversed(connection.headers):
             if name == HEADER_LENGTH:
                 length = value
             elif name == REQUEST_ID:
-                identity = value
+                given = value
             elif name in UNUSUAL:
                 return False
         if not length.isdigit() or len(length) > 4:
             return False
         at = int(length)
-        identity = accept_request_id(identity.decode("latin-1")).encode()
+        identity = accept_request_id(given.decode("latin-1"))
         flight = self._known.flight(
             (connection.url, body[:at]),
             body,
             at,
+            identity,
             partial(_answer, connection, identity),
             partial(self._fail, connection, identity),
         )
@@ -68,9 +69,9 @@ class KnownInfer:
         flight.begin(self._timeout_s)
         return True
 
-    def _fail(self, connection: HttpConnection, identity: bytes, error: FoveaError) -> None:
+    def _fail(self, connection: HttpConnection, identity: str, error: FoveaError) -> None:
         response = self._on_error(error)
-        headers = [*response.raw_headers, (REQUEST_ID, identity)]
+        headers = [*response.raw_headers, (REQUEST_ID, identity.encode())]
         connection.fail_direct(response.status_code, headers, bytes(response.body))
 
     def remember(
@@ -126,6 +127,6 @@ class KnownInfer:
             self._known.remember(key, form)
 
 
-def _answer(connection: HttpConnection, identity: bytes, words: Words, tensors: list[bytes]) -> None:
+def _answer(connection: HttpConnection, identity: str, words: Words, tensors: list[bytes]) -> None:
     head, json = words
-    connection.end_direct(b"%b%b: %b\r\n" % (head, REQUEST_ID, identity), json, *tensors)
+    connection.end_direct(b"%b%b: %b\r\n" % (head, REQUEST_ID, identity.encode()), json, *tensors)

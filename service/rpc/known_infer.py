@@ -30,11 +30,12 @@ class KnownInfer:
         """By the length of the whole message."""
 
     def flight(
-        self, message: bytes, answer: Callable[[bytes], object], fail: Callable[[FoveaError], object]
+        self, message: bytes, identity: str, answer: Callable[[bytes], object], fail: Callable[[FoveaError], object]
     ) -> Flight | None:
         """The call, where its message is known.
 
         Args:
+            identity, fail: as for a `Flight`.
             answer: takes the answer's message.
         """
         for beginning in self._beginnings.get(len(message), ()):
@@ -43,6 +44,7 @@ class KnownInfer:
                     beginning,
                     message,
                     len(beginning),
+                    identity,
                     lambda words, tensors: answer(b"".join(chain.from_iterable(zip(words, tensors, strict=True)))),
                     fail,
                 )

@@ -78,10 +78,11 @@ class NativeServer(Server):
             return False
         metadata, _, remaining_s = details
         given = next((value for key, value in metadata if key == "x-request-id"), None)
-        trailing = (("x-request-id", accept_request_id(given)),)
-        flight = self._known.flight(
-            payload, partial(self._answer, call_id, trailing), partial(self._fail_known, call_id, trailing)
-        )
+        identity = accept_request_id(given)
+        trailing = (("x-request-id", identity),)
+        answer = partial(self._answer, call_id, trailing)
+        fail = partial(self._fail_known, call_id, trailing)
+        flight = self._known.flight(payload, identity, answer, fail)
         if flight is None:
             return False
         self._flights[call_id] = flight

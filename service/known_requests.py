@@ -228,6 +228,11 @@ class KnownRequests:
         self._protocol = protocol
         self._forms: dict[Hashable, Form] = {}
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the service is."""
+        return self._lifecycle.stopping.is_set()
+
     def __contains__(self, key: Hashable) -> bool:
         return key in self._forms
 
@@ -252,7 +257,7 @@ class KnownRequests:
             identity, answer, fail: as for a `Flight`.
         """
         form = self._forms.get(key)
-        if form is None or len(content) - at != form.size_bytes or self._lifecycle.stopping.is_set():
+        if form is None or len(content) - at != form.size_bytes or self.stopping:
             return None
         if self._telemetry.tracing or not self._is_served(key, form):
             return None

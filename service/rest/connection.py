@@ -201,11 +201,12 @@ class HttpConnection(HttpToolsProtocol):
         self._answered_directly = self.cycle = DirectCycle()  # type: ignore[assignment]
         self.on_gone = on_gone
 
-    def end_direct(self, head: bytes, *body: bytes) -> None:
+    def end_direct(self, head: bytes, *body: bytes, last: bool = False) -> None:
         """The whole answer.
 
         Args:
             head: without the headers that every answer has, and without the empty line.
+            last: whether the connection is closed after it.
         """
         # By now `self.cycle` may be that of a later request.
         cycle, self._answered_directly = self._answered_directly, None
@@ -215,15 +216,17 @@ class HttpConnection(HttpToolsProtocol):
         if self.gone:
             return
         common = _lines(tuple(self.server_state.default_headers))
-        self.transport.write_whole(b"".join([head, common, b"\r\n", *body]))  # type: ignore[attr-defined]
-        if cycle.keep_alive:
-            self.on_response_complete()
-        else:
+        last = last or not cycle.keep_alive
+        end_of_head = b"connection: close\r\n\r\n" if last else b"\r\n"
+        self.transport.write_whole(b"".join([head, common, end_of_head, *body]))  # type: ignore[attr-defined]
+        if last:
             self.transport.close()
+        self.on_response_complete()
 
-    def fail_direct(self, status: int, headers: Headers, body: bytes) -> None:
+    def fail_direct(self, status: int, headers: Headers, body: bytes, *, last: bool = False) -> None:
         """An answer that is an error."""
-        self.end_direct(b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers)]), body)
+        head = b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers)])
+        self.end_direct(head, body, last=last)
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]

@@ -60,7 +60,7 @@ class KnownInfer:
             body,
             at,
             identity,
-            partial(_answer, connection, identity),
+            partial(self._answer, connection, identity),
             partial(self._fail, connection, identity),
         )
         if flight is None:
@@ -69,10 +69,15 @@ class KnownInfer:
         flight.begin(self._timeout_s)
         return True
 
+    def _answer(self, connection: HttpConnection, identity: str, words: Words, tensors: list[bytes]) -> None:
+        head, json = words
+        head = b"%b%b: %b\r\n" % (head, REQUEST_ID, identity.encode())
+        connection.end_direct(head, json, *tensors, last=self._known.stopping)
+
     def _fail(self, connection: HttpConnection, identity: str, error: FoveaError) -> None:
         response = self._on_error(error)
         headers = [*response.raw_headers, (REQUEST_ID, identity.encode())]
-        connection.fail_direct(response.status_code, headers, bytes(response.body))
+        connection.fail_direct(response.status_code, headers, bytes(response.body), last=self._known.stopping)
 
     def remember(
         self,
@@ -125,8 +130,3 @@ class KnownInfer:
         )
         if form:
             self._known.remember(key, form)
-
-
-def _answer(connection: HttpConnection, identity: str, words: Words, tensors: list[bytes]) -> None:
-    head, json = words
-    connection.end_direct(b"%b%b: %b\r\n" % (head, REQUEST_ID, identity.encode()), json, *tensors)

@@ -228,6 +228,11 @@ class HttpConnection(HttpToolsProtocol):
         head = b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers)])
         self.end_direct(head, body, last=last)
 
+    def give_up(self) -> None:
+        """Leave a request without its answer that is being answered directly: it has no task that could be ended."""
+        if self._answered_directly:
+            self.transport.abort()
+
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]
         super().on_response_complete()

@@ -59,6 +59,12 @@ class NativeServer(Server):
                 f"FOVEA_GRPC_TRANSPORT=native: {error}; TMPDIR must name a folder, of a short path, to write to"
             ) from error
 
+    async def stop(self, grace: float | None) -> None:
+        await super().stop(grace)
+        # They have no tasks that it could end.
+        while self._flights:
+            self._flights.popitem()[1].cancel()
+
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:
         others = [event for event in events if not self._is_known(event)]
         super()._on_events(others)

@@ -29,6 +29,8 @@ log = logging.getLogger("fovea")
 MAX_FORMS = 1024
 MAX_WORDS_BYTES = 4096
 """Of the words of one form."""
+MAX_SHAPES = 16
+"""Of a form's answers, whose words are kept."""
 
 Words = tuple[bytes, ...]
 """What an answer has around its tensors, as its adapter wants it."""
@@ -72,7 +74,7 @@ class Form:
         shapes = tuple([output.shape for output in outputs])
         found = self.words.get(shapes)
         if found is None:
-            if len(self.words) == MAX_FORMS:
+            if len(self.words) == MAX_SHAPES:
                 self.words.clear()
             found = self.words[shapes] = self.word(outputs)
         return found

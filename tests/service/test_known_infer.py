@@ -743,6 +743,7 @@ async def test_the_grace_period_bounds_the_wait_of_known_requests(tmp_path: Path
         await service.waits("pair", 4)
         service.lifecycle.stopping.set()
         assert await asyncio.gather(*(client.ending() for client in clients), return_exceptions=True)
+        await service.lifecycle.idle()
         service.gate.open()
     assert service.gate.sizes == [1]
 

@@ -503,3 +503,17 @@ async def test_a_call_that_is_cancelled_before_it_has_begun_is_forgotten(
     await in_flight(service, 0)
     await know(service, client, one("pair", PAIR))
     assert service.statistics("pair").success.count == inferred + 2
+
+
+async def test_what_comes_on_a_stream_is_not_remembered(service: Inside, client: Client) -> None:
+    """Nobody would ask for it: it would be work for nothing."""
+    message = one("pair", np.ones((5, 2), "<f4"))
+    async with grpc.aio.insecure_channel(service.running.grpc_address) as channel:
+        infer: Any = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        stream = infer(timeout=60)
+        for _ in range(3):
+            await stream.write(message)
+            assert pb.ModelStreamInferResponse.FromString(await stream.read()).error_message == ""
+        await stream.done_writing()
+    assert (await client.ask(message))[0] == OK
+    assert not service.known

@@ -103,7 +103,7 @@ class KnownInfer:
     def _add(self, beginning: bytes, size_bytes: int) -> None:
         if beginning in self._beginnings.get(size_bytes, ()):
             return
-        if sum(map(len, self._beginnings.values())) == MAX_FORMS:
+        if sum(map(len, self._beginnings.values())) >= MAX_FORMS:
             self._beginnings.clear()
         of_this_size = self._beginnings.setdefault(size_bytes, [])
         if len(of_this_size) == MAX_OF_ONE_SIZE:

@@ -111,7 +111,7 @@ class Inside:
 @asynccontextmanager
 async def inside(repository: Path, **settings: Any) -> AsyncIterator[Inside]:
     """The whole service, as `fovea serve` composes it."""
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    ports: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
     lifecycle, gate, known = Lifecycle(), Gate(), list[KnownRequests]()
     run, flight = Instance.run, KnownRequests.flight
 
@@ -138,7 +138,8 @@ async def inside(repository: Path, **settings: Any) -> AsyncIterator[Inside]:
             app.run(Settings(model_repository=repository, **ports, **settings), started.set_result)
         )
         try:
-            await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {serving, started}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
                 serving.result()
             yield Inside(repository, started.result(), lifecycle, gate, known)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -461,6 +462,27 @@ async def test_the_version_that_is_served_answers(service: Inside, client: Clien
     gone = await client.ask(infer(REUSED, {"INPUT0": np.zeros((1, 3), "<f4")}))
     assert gone.error(404) == f"Request for unknown model: '{REUSED}' has no available versions"
     assert not service.known
+
+
+async def test_a_new_version_answers_as_soon_as_it_is_there(service: Inside, client: Client) -> None:
+    folder, repository = service.folder, service.running.repository
+    scaled(folder, 2)
+    await repository.load(REUSED)
+    request, named = infer(REUSED, ONE), infer(REUSED, ONE, version="1")
+    for each in (request, named):
+        await know(service, client, each)
+    shutil.copytree(folder / REUSED / "1", folder / REUSED / "2")
+    try:
+        await repository.load(REUSED)
+        for known in (0, 1):
+            assert (await client.ask(request)).binary()[0]["model_version"] == "2"
+            assert len(service.known) == known
+        # Only the newest is served.
+        assert (await client.ask(named)).error(404).endswith("version 1 is not found")
+    finally:
+        shutil.rmtree(folder / REUSED / "2")
+    await repository.load(REUSED)
+    assert (await client.ask(named)).binary()[0]["model_version"] == "1"
 
 
 async def test_a_version_answers_what_it_has_before_it_goes(service: Inside, client: Client) -> None:

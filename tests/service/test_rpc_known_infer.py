@@ -16,6 +16,7 @@ import pytest_asyncio
 from onnx import helper
 from tritonclient.grpc import service_pb2 as pb
 
+from service.rpc import known_infer
 from tests.conformance.models import Value, write_classifier, write_identity, write_lookup, write_model, write_simple
 from tests.conformance.wire import bytes_tensor, infer_request, simple_request
 from tests.service.inside import Inside, inside
@@ -268,6 +269,32 @@ async def test_a_tensor_of_another_size_is_refused_as_ever(service: Inside, clie
     assert (await client.ask(whole + b"\0"))[0] != OK
     assert not service.known
     await know(service, client, whole)
+
+
+async def test_beginnings_are_bounded(service: Inside, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one length, others of which are forgotten before any of another."""
+    monkeypatch.setattr(known_infer, "MAX_OF_ONE_SIZE", 2)
+    other = one("pair", np.zeros((3, 2), "<f4"))
+    same = [one("open", np.zeros(shape, "<f4")) for shape in ((1, 7, 5), (1, 5, 7), (5, 1, 7))]
+    for message in (other, *same):
+        await know(service, client, message)
+    for message, known in ((other, 1), (same[2], 2), (same[0], 2)):
+        assert (await client.ask(message))[0] == OK
+        assert len(service.known) == known
+
+
+async def test_beginnings_of_all_lengths_are_bounded(
+    service: Inside, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_infer, "MAX_FORMS", 1)
+    messages = [one("pair", np.zeros((rows, 2), "<f4")) for rows in (1, 2)]
+    for message in messages * 2:
+        await know(service, client, message)
+        assert (await client.ask(message))[0] == OK
+        assert len(service.known) == 1
+    service.known.clear()
+    assert (await client.ask(messages[0]))[0] == OK
+    assert not service.known
 
 
 async def test_many_at_once_are_answered_each_by_its_own(service: Inside, client: Client) -> None:

@@ -56,6 +56,7 @@ ONE: Values = {"INPUT0": np.array([[1, 2]], "<f4")}
 ALONE = "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"
 OVERRIDABLE = "default_timeout_microseconds: 60000000 allow_timeout_override: true"
 REUSED = "reused"
+WIDTH = 50_000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -75,9 +76,18 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Insi
     write_classifier(repository)
     write_lookup(repository)
     write_identity(repository, "shared_memory", "FP32", (2,))
+    write_wide(repository)
     settings = {"trace_file": repository.parent / "trace.json", "log_and_trace_changes": True}
     async with inside(repository, model_control_mode="explicit", system_shared_memory=True, **settings) as started:
         yield started
+
+
+def write_wide(repository: Path) -> None:
+    """A little goes in, and much comes out."""
+    nodes = [helper.make_node("Expand", ["INPUT0", "shape"], ["OUTPUT0"])]
+    shape = helper.make_tensor("shape", onnx.TensorProto.INT64, [2], [1, WIDTH])
+    inputs, outputs = [Value("INPUT0", "FP32", (1,))], [Value("OUTPUT0", "FP32", (WIDTH,))]
+    write_model(repository, "wide", inputs, outputs, {1: (nodes, [shape])})
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -423,6 +433,24 @@ async def test_who_does_not_read_the_answers_is_read_no_further(service: Inside,
         slow._reader._transport.resume_reading()  # type: ignore[attr-defined]
         for number in range(count):
             assert np.frombuffer((await slow.answer()).binary()[1], "<f4")[0] == number
+
+
+async def test_answers_that_nobody_takes_do_not_pile_up(service: Inside, client: Client) -> None:
+    """Though each request is sent when the one before it was answered, and is known."""
+    request, count = infer("wide", {"INPUT0": np.ones((1, 1), "<f4")}), 200
+    await know(service, client, request)
+    before = service.statistics("wide").success.count
+    async with await service.connect() as slow:
+        slow._reader._transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(count):
+            slow.send(request)
+            # By then it was answered, if it is at all.
+            await client.ask(infer("wide", {"INPUT0": np.ones((1, 1), "<f4")}))
+        assert 1 <= len(service.known) - count < count / 2
+        assert service.statistics("wide").success.count - before - count < count / 2
+        slow._reader._transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(count):
+            assert (await slow.answer()).binary()[1] == np.ones(WIDTH, "<f4").tobytes()
 
 
 # Versions that come and go

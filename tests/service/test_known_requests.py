@@ -259,6 +259,39 @@ async def test_requests_that_arrive_together_share_a_batch(parts: Parts) -> None
     assert parts.metric("fovea_batch_size_sum") == 3
 
 
+async def test_requests_of_other_shapes_have_batches_of_their_own(parts: Parts) -> None:
+    callers = {size: Caller() for size in (2, 3)}
+    for size, caller in callers.items():
+        parts.remember(size, "open", {"INPUT0": np.zeros((1, size), np.float32)})
+        caller.begin(parts, size, np.ones(size, np.float32).tobytes())
+    for size, caller in callers.items():
+        assert await caller.told() == ((f"(1, {size})".encode(),), [np.ones(size, np.float32).tobytes()])
+    assert parts.metric("fovea_batch_size_count") == 2
+
+
+async def test_the_more_urgent_is_answered_first(parts: Parts) -> None:
+    order: list[int] = []
+    callers = {priority: Caller() for priority in (3, 2, 1)}
+    for priority, caller in callers.items():
+        parts.remember(priority, "prioritized", PAIR, priority=priority)
+        caller.outcome.add_done_callback(lambda _, priority=priority: order.append(priority))  # type: ignore[misc]
+        caller.begin(parts, priority, RAW)
+    await asyncio.gather(*(caller.told() for caller in callers.values()))
+    assert order == [1, 2, 3]
+
+
+async def test_no_timer_is_left(parts: Parts) -> None:
+    """It would hold the tensors until the deadline."""
+    parts.remember("a", "prioritized", PAIR)
+    answered, gone = Caller(), Caller()
+    flights = [caller.begin(parts, "a", RAW) for caller in (answered, gone)]
+    timers = [timer for flight in flights if flight._entry for timer in flight._entry.timers]
+    flights[1].cancel()
+    await answered.told()
+    assert len(timers) == 4
+    assert all(timer.cancelled() for timer in timers)
+
+
 async def test_a_full_queue_refuses(parts: Parts) -> None:
     parts.remember("a", "pair", PAIR)
     callers = [Caller() for _ in range(5)]

@@ -154,7 +154,7 @@ class Client:
     """An HTTP connection on which a test sends what it likes, in as many pieces as it likes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
+        self.reader = reader
         self.writer = writer
 
     async def __aenter__(self) -> Client:
@@ -169,9 +169,9 @@ class Client:
 
     async def answer(self) -> Answer:
         async with asyncio.timeout(TIMEOUT_S):
-            first, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+            first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-            body = await self._reader.readexactly(int(headers["content-length"]))
+            body = await self.reader.readexactly(int(headers["content-length"]))
         return Answer(int(first.split()[1]), headers, body)
 
     async def ask(self, *requests: bytes) -> Answer:
@@ -181,7 +181,7 @@ class Client:
     async def ending(self) -> bytes:
         """What comes until the service closes the connection."""
         async with asyncio.timeout(TIMEOUT_S):
-            return await self._reader.read()
+            return await self.reader.read()
 
 
 Values = Mapping[str, Array]

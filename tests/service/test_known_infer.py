@@ -261,7 +261,7 @@ async def test_what_is_never_known(service: Inside, request_: bytes) -> None:
         for _ in range(3):
             client.send(request_)
             if b"100-continue" in request_:
-                assert await client._reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+                assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             assert (await client.answer()).status == 200
         assert not service.known
 
@@ -421,7 +421,7 @@ async def test_who_does_not_read_the_answers_is_read_no_further(service: Inside,
     await know(service, client, infer("open", values))
     count = 400
     async with await service.connect() as slow:
-        slow._reader._transport.pause_reading()  # type: ignore[attr-defined]
+        slow.reader._transport.pause_reading()  # type: ignore[attr-defined]
         requests = [infer("open", {"INPUT0": np.full((1, 100, 100), number, "<f4")}) for number in range(count)]
         slow.send(*requests)
         answered, unchanged = 0, 0
@@ -430,7 +430,7 @@ async def test_who_does_not_read_the_answers_is_read_no_further(service: Inside,
             unchanged = unchanged + 1 if answered == service.statistics("open").success.count else 0
             answered = service.statistics("open").success.count
         assert await service.metric("fovea_requests_in_flight", protocol="http") <= 1
-        slow._reader._transport.resume_reading()  # type: ignore[attr-defined]
+        slow.reader._transport.resume_reading()  # type: ignore[attr-defined]
         for number in range(count):
             assert np.frombuffer((await slow.answer()).binary()[1], "<f4")[0] == number
 
@@ -441,14 +441,14 @@ async def test_answers_that_nobody_takes_do_not_pile_up(service: Inside, client:
     await know(service, client, request)
     before = service.statistics("wide").success.count
     async with await service.connect() as slow:
-        slow._reader._transport.pause_reading()  # type: ignore[attr-defined]
+        slow.reader._transport.pause_reading()  # type: ignore[attr-defined]
         for _ in range(count):
             slow.send(request)
             # By then it was answered, if it is at all.
             await client.ask(infer("wide", {"INPUT0": np.ones((1, 1), "<f4")}))
         assert 1 <= len(service.known) - count < count / 2
         assert service.statistics("wide").success.count - before - count < count / 2
-        slow._reader._transport.resume_reading()  # type: ignore[attr-defined]
+        slow.reader._transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(count):
             assert (await slow.answer()).binary()[1] == np.ones(WIDTH, "<f4").tobytes()
 

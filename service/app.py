@@ -388,6 +388,9 @@ async def _http_server(
     finally:
         server.should_exit = True
         await serving
+        for open_still in list(server.server_state.connections):
+            assert isinstance(open_still, HttpConnection)
+            open_still.give_up()
 
 
 def _address(host: str, port: int) -> str:

@@ -21,7 +21,7 @@ from service.errors import FoveaError, QueueFullError
 from service.inference import Inference, Tensor
 from service.lifecycle import Lifecycle
 from service.loading import ServedVersion
-from service.telemetry import RequestRecord, Telemetry
+from service.telemetry import RequestRecord, Telemetry, request_id
 from service.tensors import Array, Tensors
 
 log = logging.getLogger("fovea")
@@ -29,6 +29,8 @@ log = logging.getLogger("fovea")
 MAX_FORMS = 1024
 MAX_WORDS_BYTES = 4096
 """Of the words of one form."""
+MAX_SHAPES = 16
+"""Of a form's answers, whose words are kept."""
 
 Words = tuple[bytes, ...]
 """What an answer has around its tensors, as its adapter wants it."""
@@ -72,7 +74,7 @@ class Form:
         shapes = tuple([output.shape for output in outputs])
         found = self.words.get(shapes)
         if found is None:
-            if len(self.words) == MAX_FORMS:
+            if len(self.words) == MAX_SHAPES:
                 self.words.clear()
             found = self.words[shapes] = self.word(outputs)
         return found
@@ -127,22 +129,25 @@ class Flight:
     """A known request, begun or about to be; what becomes of it goes to the adapter.
 
     Args:
+        identity: the request's, for the log.
         answer: takes the words of an answer and its tensors.
         fail: takes the error in its place. One of the two is called, once, unless the flight is cancelled.
     """
 
-    __slots__ = ("_answer", "_entry", "_fail", "_form", "_item", "_known", "_over", "_record", "_start")
+    __slots__ = ("_answer", "_entry", "_fail", "_form", "_identity", "_item", "_known", "_over", "_record", "_start")
 
     def __init__(
         self,
         known: KnownRequests,
         form: Form,
         item: Tensors,
+        identity: str,
         answer: Callable[[Words, list[bytes]], object],
         fail: Callable[[FoveaError], object],
     ) -> None:
         self._known = known
         self._form = form
+        self._identity = identity
         self._item = item
         self._answer = answer
         self._fail = fail
@@ -179,7 +184,9 @@ class Flight:
             outputs = [completed.result[index] for index in form.wanted]
             words, tensors = form.words_for(outputs), [output.tobytes() for output in outputs]
         except Exception as error:
+            named = request_id.set(self._identity)
             log.exception("internal error", exc_info=error)
+            request_id.reset(named)
             self._end(FoveaError("internal error; the log has the details"))
         else:
             self._end(None)
@@ -192,21 +199,21 @@ class Flight:
     def cancel(self) -> None:
         """Its client has gone: it costs no inference any more."""
         if not self._over:
-            self._over = True
-            self._leave_queue()
-            self._known.ended(self._form, self._record, asyncio.CancelledError())
+            self._leave(asyncio.CancelledError())
 
     def _end(self, error: FoveaError | None) -> None:
-        self._over = True
-        self._leave_queue()
-        self._known.ended(self._form, self._record, error)
+        self._leave(error)
         if error:
             self._fail(error)
 
-    def _leave_queue(self) -> None:
+    def _leave(self, error: BaseException | None) -> None:
+        self._over = True
         if self._entry:
             self._entry.forget_time()
             self._entry = None
+        named = request_id.set(self._identity)
+        self._known.ended(self._form, self._record, error)
+        request_id.reset(named)
 
 
 class KnownRequests:
@@ -223,6 +230,11 @@ class KnownRequests:
         self._protocol = protocol
         self._forms: dict[Hashable, Form] = {}
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the service is."""
+        return self._lifecycle.stopping.is_set()
+
     def __contains__(self, key: Hashable) -> bool:
         return key in self._forms
 
@@ -236,6 +248,7 @@ class KnownRequests:
         key: Hashable,
         content: bytes,
         at: int,
+        identity: str,
         answer: Callable[[Words, list[bytes]], object],
         fail: Callable[[FoveaError], object],
     ) -> Flight | None:
@@ -243,14 +256,15 @@ class KnownRequests:
 
         Args:
             at: where the tensors begin in `content`, which ends with them.
+            identity, answer, fail: as for a `Flight`.
         """
         form = self._forms.get(key)
-        if form is None or len(content) - at != form.size_bytes or self._lifecycle.stopping.is_set():
+        if form is None or len(content) - at != form.size_bytes or self.stopping:
             return None
         if self._telemetry.tracing or not self._is_served(key, form):
             return None
         item = tuple([np.ndarray(given.shape, given.dtype, content, at + given.begin) for given in form.inputs])
-        return Flight(self, form, item, answer, fail)
+        return Flight(self, form, item, identity, answer, fail)
 
     def begun(self, form: Form) -> RequestRecord:
         self._lifecycle.enter()

@@ -149,6 +149,8 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        # Of requests that arrive together, one that was refused at once has set it.
+        self._unset_keepalive_if_required()
         self.scope["state"][CONNECTION] = self
         self._in_head, self._head_bytes = True, 0
 
@@ -179,6 +181,7 @@ class HttpConnection(HttpToolsProtocol):
         return (
             self.parser.get_method() == b"POST"
             and (self.cycle is None or self.cycle.response_complete)
+            and self.parser.get_http_version() != "1.0"
             and self.parser.should_keep_alive()
             and not self.parser.should_upgrade()
             and not self.expect_100_continue
@@ -198,11 +201,12 @@ class HttpConnection(HttpToolsProtocol):
         self._answered_directly = self.cycle = DirectCycle()  # type: ignore[assignment]
         self.on_gone = on_gone
 
-    def end_direct(self, head: bytes, *body: bytes) -> None:
+    def end_direct(self, head: bytes, *body: bytes, last: bool = False) -> None:
         """The whole answer.
 
         Args:
             head: without the headers that every answer has, and without the empty line.
+            last: whether the connection is closed after it.
         """
         # By now `self.cycle` may be that of a later request.
         cycle, self._answered_directly = self._answered_directly, None
@@ -212,15 +216,22 @@ class HttpConnection(HttpToolsProtocol):
         if self.gone:
             return
         common = _lines(tuple(self.server_state.default_headers))
-        self.transport.write_whole(b"".join([head, common, b"\r\n", *body]))  # type: ignore[attr-defined]
-        if cycle.keep_alive:
-            self.on_response_complete()
-        else:
+        last = last or not cycle.keep_alive
+        end_of_head = b"connection: close\r\n\r\n" if last else b"\r\n"
+        self.transport.write_whole(b"".join([head, common, end_of_head, *body]))  # type: ignore[attr-defined]
+        if last:
             self.transport.close()
+        self.on_response_complete()
 
-    def fail_direct(self, status: int, headers: Headers, body: bytes) -> None:
+    def fail_direct(self, status: int, headers: Headers, body: bytes, *, last: bool = False) -> None:
         """An answer that is an error."""
-        self.end_direct(b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers)]), body)
+        head = b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers)])
+        self.end_direct(head, body, last=last)
+
+    def give_up(self) -> None:
+        """Leave a request without its answer that is being answered directly: it has no task that could be ended."""
+        if self._answered_directly:
+            self.transport.abort()
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]

@@ -24,7 +24,8 @@ HEADER_LENGTH = b"inference-header-content-length"
 REQUEST_ID = b"x-request-id"
 UNUSUAL = frozenset({b"content-encoding", b"accept-encoding"})
 """Headers of requests that are left to the application."""
-SHARED_MEMORY = b"shared_memory"
+NOT_IN_WORDS = (b"shared_memory", b"\\")
+"""Tensors in shared memory, and escapes, in which these words can hide."""
 
 
 class KnownInfer:
@@ -41,23 +42,25 @@ class KnownInfer:
 
     def take(self, connection: HttpConnection, body: bytes) -> bool:
         """Answer a request, if it is known; says whether it is."""
-        length = identity = b""
-        for name, value in connection.headers:
+        length = given = b""
+        # Of several of one name the first counts.
+        for name, value in reversed(connection.headers):
             if name == HEADER_LENGTH:
                 length = value
             elif name == REQUEST_ID:
-                identity = value
+                given = value
             elif name in UNUSUAL:
                 return False
         if not length.isdigit() or len(length) > 4:
             return False
         at = int(length)
-        identity = accept_request_id(identity.decode("latin-1")).encode()
+        identity = accept_request_id(given.decode("latin-1"))
         flight = self._known.flight(
             (connection.url, body[:at]),
             body,
             at,
-            partial(_answer, connection, identity),
+            identity,
+            partial(self._answer, connection, identity),
             partial(self._fail, connection, identity),
         )
         if flight is None:
@@ -66,10 +69,15 @@ class KnownInfer:
         flight.begin(self._timeout_s)
         return True
 
-    def _fail(self, connection: HttpConnection, identity: bytes, error: FoveaError) -> None:
+    def _answer(self, connection: HttpConnection, identity: str, words: Words, tensors: list[bytes]) -> None:
+        head, json = words
+        head = b"%b%b: %b\r\n" % (head, REQUEST_ID, identity.encode())
+        connection.end_direct(head, json, *tensors, last=self._known.stopping)
+
+    def _fail(self, connection: HttpConnection, identity: str, error: FoveaError) -> None:
         response = self._on_error(error)
-        headers = [*response.raw_headers, (REQUEST_ID, identity)]
-        connection.fail_direct(response.status_code, headers, bytes(response.body))
+        headers = [*response.raw_headers, (REQUEST_ID, identity.encode())]
+        connection.fail_direct(response.status_code, headers, bytes(response.body), last=self._known.stopping)
 
     def remember(
         self,
@@ -89,9 +97,9 @@ class KnownInfer:
         at = int(header_length or 0)
         json = body[:at]
         key = (request.scope["raw_path"], json)
-        if not 0 < at <= MAX_WORDS_BYTES or asked.id or SHARED_MEMORY in json or request.scope["query_string"]:
+        if not 0 < at <= MAX_WORDS_BYTES or asked.id or request.scope["query_string"]:
             return
-        if key in self._known:
+        if key in self._known or any(word in json for word in NOT_IN_WORDS):
             return
         if any(asked.asked(spec.name).classification or not asked.in_binary(spec.name) for spec, _ in found.outputs):
             return
@@ -122,8 +130,3 @@ class KnownInfer:
         )
         if form:
             self._known.remember(key, form)
-
-
-def _answer(connection: HttpConnection, identity: bytes, words: Words, tensors: list[bytes]) -> None:
-    head, json = words
-    connection.end_direct(b"%b%b: %b\r\n" % (head, REQUEST_ID, identity), json, *tensors)

@@ -270,12 +270,18 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         self, request: pb.ModelInferRequest, context: Context | None
     ) -> pb.ModelInferResponse | FoveaError:
         remaining_s = context.time_remaining() if context else None
+        # What comes on a stream is never asked for as a known call.
+        known = self._known if context else None
         return await outcome(
-            self._lifecycle, self._telemetry, lambda record: self._infer(request, remaining_s, record), context
+            self._lifecycle, self._telemetry, lambda record: self._infer(request, remaining_s, record, known), context
         )
 
     async def _infer(
-        self, request: pb.ModelInferRequest, remaining_s: float | None, record: RequestRecord
+        self,
+        request: pb.ModelInferRequest,
+        remaining_s: float | None,
+        record: RequestRecord,
+        known: KnownInfer | None,
     ) -> pb.ModelInferResponse:
         timeout_s = min(self._request_timeout_s, self._request_timeout_s if remaining_s is None else remaining_s)
         record.model = self._inference.known_model(request.model_name)
@@ -297,8 +303,8 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         if record.trace:
             record.trace.add(answer.model, answer.version, answer.timeline, request.id)
         response = _response(request.id, answer, outputs, self._memory)
-        if self._known:
-            self._known.remember(request, served, inputs, answer, response, priority=priority, timeout_us=timeout_us)
+        if known:
+            known.remember(request, served, inputs, answer, response, priority=priority, timeout_us=timeout_us)
         return response
 
 

@@ -30,11 +30,12 @@ class KnownInfer:
         """By the length of the whole message."""
 
     def flight(
-        self, message: bytes, answer: Callable[[bytes], object], fail: Callable[[FoveaError], object]
+        self, message: bytes, identity: str, answer: Callable[[bytes], object], fail: Callable[[FoveaError], object]
     ) -> Flight | None:
         """The call, where its message is known.
 
         Args:
+            identity, fail: as for a `Flight`.
             answer: takes the answer's message.
         """
         for beginning in self._beginnings.get(len(message), ()):
@@ -43,6 +44,7 @@ class KnownInfer:
                     beginning,
                     message,
                     len(beginning),
+                    identity,
                     lambda words, tensors: answer(b"".join(chain.from_iterable(zip(words, tensors, strict=True)))),
                     fail,
                 )
@@ -64,8 +66,10 @@ class KnownInfer:
         Args:
             response: to that call.
         """
+        if any(tensor.parameters for tensor in (*request.inputs, *request.outputs)):
+            return
         beginning = _beginning(request)
-        if beginning is None or any(output.parameters for output in (*request.inputs, *request.outputs)):
+        if beginning is None:
             return
         specs = [spec for spec, _ in found.outputs]
         head = pb.ModelInferResponse()
@@ -93,13 +97,18 @@ class KnownInfer:
             word=word,
         )
         if form:
-            size_bytes = len(beginning) + form.size_bytes
-            of_this_size = self._beginnings.setdefault(size_bytes, [])
-            if beginning not in of_this_size:
-                if len(self._beginnings) > MAX_FORMS or len(of_this_size) == MAX_OF_ONE_SIZE:
-                    self._beginnings = {size_bytes: (of_this_size := [])}
-                of_this_size.append(beginning)
             self._known.remember(beginning, form)
+            self._add(beginning, len(beginning) + form.size_bytes)
+
+    def _add(self, beginning: bytes, size_bytes: int) -> None:
+        if beginning in self._beginnings.get(size_bytes, ()):
+            return
+        if sum(map(len, self._beginnings.values())) >= MAX_FORMS:
+            self._beginnings.clear()
+        of_this_size = self._beginnings.setdefault(size_bytes, [])
+        if len(of_this_size) == MAX_OF_ONE_SIZE:
+            of_this_size.clear()
+        of_this_size.append(beginning)
 
 
 def _beginning(request: pb.ModelInferRequest) -> bytes | None:

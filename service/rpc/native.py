@@ -59,6 +59,12 @@ class NativeServer(Server):
                 f"FOVEA_GRPC_TRANSPORT=native: {error}; TMPDIR must name a folder, of a short path, to write to"
             ) from error
 
+    async def stop(self, grace: float | None) -> None:
+        await super().stop(grace)
+        # They have no tasks that it could end.
+        while self._flights:
+            self._flights.popitem()[1].cancel()
+
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:
         others = [event for event in events if not self._is_known(event)]
         super()._on_events(others)
@@ -78,10 +84,11 @@ class NativeServer(Server):
             return False
         metadata, _, remaining_s = details
         given = next((value for key, value in metadata if key == "x-request-id"), None)
-        trailing = (("x-request-id", accept_request_id(given)),)
-        flight = self._known.flight(
-            payload, partial(self._answer, call_id, trailing), partial(self._fail_known, call_id, trailing)
-        )
+        identity = accept_request_id(given)
+        trailing = (("x-request-id", identity),)
+        answer = partial(self._answer, call_id, trailing)
+        fail = partial(self._fail_known, call_id, trailing)
+        flight = self._known.flight(payload, identity, answer, fail)
         if flight is None:
             return False
         self._flights[call_id] = flight

@@ -44,12 +44,7 @@ class RunningService:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels; 0 where there are none."""
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(self.metrics_page())
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return metric_of(self.metrics_page(), name, **labels)
 
     def metrics_page(self) -> str:
         with urllib.request.urlopen(self.metrics, timeout=60) as response:
@@ -73,6 +68,16 @@ class RunningService:
         found = re.search(pattern, self.announcement)
         assert found, self.announcement
         return found[1]
+
+
+def metric_of(page: str, name: str, **labels: str) -> float:
+    """The sum of a metric's samples on a page that carry these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,9 +39,18 @@ async def handler(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def serving(connection: type[HttpConnection] = Impatient, **options: Any) -> AsyncIterator[tuple[str, int]]:
+async def serving(
+    connection: Callable[..., HttpConnection] = Impatient, **options: Any
+) -> AsyncIterator[tuple[str, int]]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(handler, http=connection, ws="none", lifespan="off", log_config=None, **options)
+    config = uvicorn.Config(
+        handler,
+        http=connection,  # type: ignore[arg-type]  # uvicorn calls it
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        **options,
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve([listener]))
     try:
@@ -114,6 +124,27 @@ async def test_a_client_that_does_not_take_its_answer_is_cut_off(connection: str
             client.sendall(f"GET /large HTTP/1.1\r\nhost: x\r\nconnection: {connection}\r\n\r\n".encode())
             await lost.wait()
             # What had left before can still be read, and is not all of it.
+            assert received(client) < LARGE
+
+
+@pytest.mark.parametrize("last", [False, True])
+async def test_a_client_that_does_not_take_a_direct_answer_is_cut_off(last: bool) -> None:
+    lost = asyncio.Event()
+
+    class Watched(Impatient):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    def answer(connection: HttpConnection, body: bytes) -> bool:
+        connection.begin_direct(lambda: None)
+        connection.end_direct(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n" % LARGE, bytes(LARGE), last=last)
+        return True
+
+    async with serving(partial(Watched, direct=answer), timeout_keep_alive=60) as address, asyncio.timeout(30):
+        with socket.create_connection(address) as client:
+            client.sendall(b"POST /direct HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+            await lost.wait()
             assert received(client) < LARGE
 
 

@@ -127,7 +127,8 @@ async def test_a_call_that_is_cancelled_before_it_has_begun_is_forgotten() -> No
     async def never(request: bytes, context: object) -> bytes:
         raise AssertionError("it was cancelled")
 
-    server = NativeServer()
+    nobody: Any = None
+    server = NativeServer(nobody, request_timeout_s=60, options=())
     server.add_registered_method_handlers("a.B", {"C": grpc.unary_unary_rpc_method_handler(never)})
     server.add_insecure_port("127.0.0.1:0")
     await server.start()

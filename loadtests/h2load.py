@@ -7,6 +7,7 @@ import resource
 import shutil
 import struct
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,10 @@ import numpy as np
 IN_FLIGHT = 64
 HTTP1 = ("--h1", "--clients", "64")
 HTTP2 = ("--clients", "8", "--max-concurrent-streams", "8")
+
+END_S = 20.0
+"""How long after its time h2load may take to end: a client of its that connects later than that never ends."""
+ATTEMPTS = 3
 
 COUNTS = re.compile(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout")
 BODY_BYTES = re.compile(r"^traffic:.*\((\d+)\) data$", re.MULTILINE)
@@ -108,7 +113,15 @@ def _output(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str,
     command = ["h2load", *arguments, "--duration", f"{round(1000 * duration_s)}ms", "--data", str(body)]
     for name, value in headers.items():
         command += ["--header", f"{name}: {value}"]
-    return subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout
+    for _ in range(ATTEMPTS - 1):
+        with suppress(subprocess.TimeoutExpired):
+            return _run([*command, url], duration_s)
+    return _run([*command, url], duration_s)
+
+
+def _run(command: list[str], duration_s: float) -> str:
+    timeout_s = duration_s + END_S
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout_s).stdout
 
 
 def _children_cpu_s() -> float:

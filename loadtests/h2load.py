@@ -7,7 +7,6 @@ import resource
 import shutil
 import struct
 import subprocess
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,8 +19,9 @@ HTTP1 = ("--h1", "--clients", "64")
 HTTP2 = ("--clients", "8", "--max-concurrent-streams", "8")
 
 END_S = 20.0
-"""How long after its time h2load may take to end: a client of its that connects later than that never ends."""
-ATTEMPTS = 3
+"""How long after its time h2load may take to end: a client of its that connects only then never ends."""
+WARM_UP_S = 60.0
+"""The longest that it may take for a number of requests."""
 
 COUNTS = re.compile(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout")
 BODY_BYTES = re.compile(r"^traffic:.*\((\d+)\) data$", re.MULTILINE)
@@ -73,7 +73,12 @@ def run_h2load(arguments: tuple[str, ...], url: str, body: Path, headers: dict[s
     Args:
         arguments: HTTP1, HTTP2, or those of `connections`.
     """
-    return parse_h2load(_output(arguments, url, body, headers, duration_s))
+    return parse_h2load(_output((*arguments, *_for(duration_s)), url, body, headers, duration_s + END_S))
+
+
+def warm_up(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], requests: int) -> None:
+    """Send the body so many times: for a moment, a number is safer than a time (see END_S)."""
+    _output((*arguments, "--requests", str(requests)), url, body, headers, WARM_UP_S)
 
 
 def time_h2load(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], duration_s: float) -> Load:
@@ -81,7 +86,8 @@ def time_h2load(arguments: tuple[str, ...], url: str, body: Path, headers: dict[
     with TemporaryDirectory() as scratch:
         log = Path(scratch, "log")
         before = _children_cpu_s()
-        output = _output((*arguments, "--log-file", str(log)), url, body, headers, duration_s)
+        logging = ("--log-file", str(log))
+        output = _output((*arguments, *logging, *_for(duration_s)), url, body, headers, duration_s + END_S)
         return Load(parse_h2load(output), parse_body_bytes(output), parse_log(log), _children_cpu_s() - before)
 
 
@@ -109,19 +115,15 @@ def parse_log(log: Path) -> np.ndarray[Any, Any]:
     return succeeded
 
 
-def _output(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], duration_s: float) -> str:
-    command = ["h2load", *arguments, "--duration", f"{round(1000 * duration_s)}ms", "--data", str(body)]
+def _for(duration_s: float) -> tuple[str, ...]:
+    return ("--duration", f"{round(1000 * duration_s)}ms")
+
+
+def _output(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], timeout_s: float) -> str:
+    command = ["h2load", *arguments, "--data", str(body)]
     for name, value in headers.items():
         command += ["--header", f"{name}: {value}"]
-    for _ in range(ATTEMPTS - 1):
-        with suppress(subprocess.TimeoutExpired):
-            return _run([*command, url], duration_s)
-    return _run([*command, url], duration_s)
-
-
-def _run(command: list[str], duration_s: float) -> str:
-    timeout_s = duration_s + END_S
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout_s).stdout
+    return subprocess.run([*command, url], check=True, capture_output=True, text=True, timeout=timeout_s).stdout
 
 
 def _children_cpu_s() -> float:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from loadtests.machine import describe_machine
 from loadtests.peers.answers import IMAGES, TOLERANCE
 from loadtests.peers.environment import pinned_version
-from loadtests.peers.load import WARM_UP_S
+from loadtests.peers.load import WARM_UP
 from loadtests.peers.model import Model
 from loadtests.peers.peer import Peer
 
@@ -24,7 +24,7 @@ def describe(models: Sequence[Model], *, rounds: int, duration_s: float, seed: i
         "Machine": f"{describe_machine()}; it also ran the load generator",
         "Models": "; ".join(map(_describe_model, models)),
         "Load": "h2load over the loopback address, HTTP/1.1 or gRPC, one request unanswered on each connection; "
-        f"{duration_s:g} s after {WARM_UP_S:g} s of warming up",
+        f"{duration_s:g} s after {WARM_UP} requests on each connection to warm up",
         "Request": "the pixels of one image; for Fovea and Triton as a binary tensor of the Open Inference Protocol, "
         "for the others the bytes themselves",
         "Rounds": f"{rounds}; in each of them ONNX Runtime alone and every server, started anew, in an order drawn "

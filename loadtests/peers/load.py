@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.h2load import connections, grpc_frame, time_h2load
+from loadtests.h2load import connections, grpc_frame, time_h2load, warm_up
 from loadtests.peers.process import Server
 from loadtests.peers.protocol import Protocol, Request, ask
 from loadtests.peers.result import Measurement, Subject
 
-WARM_UP_S = 0.5
-"""Of the same load before the one that is measured."""
+WARM_UP = 4
+"""Requests on each connection, before what is measured."""
 
 
 def measure_load(
@@ -28,7 +28,7 @@ def measure_load(
     with TemporaryDirectory() as scratch:
         body = Path(scratch, "body")
         body.write_bytes(framed(request.body))
-        time_h2load(arguments, url, body, request.headers, WARM_UP_S)
+        warm_up(arguments, url, body, request.headers, WARM_UP * count)
         answer_bytes = len(framed(ask(protocol, port, request)))
         cpu_s = server.cpu_s()
         load = time_h2load(arguments, url, body, request.headers, duration_s)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from random import Random
-from subprocess import CalledProcessError
+from subprocess import SubprocessError
 from tempfile import TemporaryDirectory
 
 from loadtests.inprocess import Arrangement, measure_arrangements
@@ -28,7 +28,7 @@ CEILING_BATCH_SIZES = (1, 8, 64)
 CEILING_S = 0.5
 """Of each arrangement, in a round."""
 
-FAILURES = (ServerFailedError, NotAnsweredError, WrongAnswerError, SamplingError, CalledProcessError, OSError)
+FAILURES = (ServerFailedError, NotAnsweredError, WrongAnswerError, SamplingError, SubprocessError, OSError)
 """Of one server, which leave the others alone."""
 
 

@@ -57,6 +57,7 @@ class CudaSession:
     Where a shape is open beyond the batch axis, or a tensor has strings, nothing is bound, and no graph is captured.
 
     Args:
+        name: of the model, for the log.
         open_session: opens a session with these options.
         graphs: whether to launch each size as one CUDA graph. A graph that cannot be had is said in the log, and the
             kernels are launched one by one.
@@ -69,8 +70,9 @@ class CudaSession:
     rows_at_once: int | None = None
 
     def __init__(
-        self, open_session: Callable[[CudaOptions], OnnxRuntimeSession], device: Host, *, graphs: bool
+        self, name: str, open_session: Callable[[CudaOptions], OnnxRuntimeSession], device: Host, *, graphs: bool
     ) -> None:
+        self._name = name
         self._open_session = open_session
         self._device = device
         self._host: dict[int, dict[str, Array]] = {}
@@ -128,7 +130,7 @@ class CudaSession:
                 raise
             self._graphs = False
             self._session = opened(False)
-            log.warning("the model cannot be launched as a CUDA graph: %s", error)
+            log.warning("%s: cannot be launched as a CUDA graph: %s", self._name, error)
 
     def _run_unbound(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         with _in_use():
@@ -156,7 +158,7 @@ class CudaSession:
             with _alone():
                 self._bound_to(rows).run((), rows)
         except Exception as error:
-            log.warning("batch size %s cannot be launched as a CUDA graph, so none is: %s", rows, error)
+            log.warning("%s: batch size %s cannot be launched as a CUDA graph, so none is: %s", self._name, rows, error)
             self._bound.clear()
             with _in_use():
                 self._session.close()

@@ -131,7 +131,7 @@ class OnnxRuntimeEngine:
     def open(self, folder: Path, version: str, config: pb.ModelConfig) -> list[Session]:
         path = folder / version / config.default_model_filename
         graphs = config.optimization.cuda.graphs or not config.optimization.HasField("cuda")
-        sessions = [_opened(path, providers, graphs=graphs) for providers in self._placements(config)]
+        sessions = [_opened(config.name, path, providers, graphs=graphs) for providers in self._placements(config)]
         on_cpu = [each for each in sessions if isinstance(each, OnnxRuntimeSession) and each.provider == CPU[0][0]]
         if on_cpu and available_cores() > 1 and path.stat().st_size <= MAX_SHARED_BYTES:
             on_cpu[0].share_idle_cores(path, on_cpu[1:])
@@ -183,7 +183,7 @@ class OnnxRuntimeEngine:
         return placements
 
 
-def _opened(path: Path, providers: Providers, *, graphs: bool) -> Session:
+def _opened(name: str, path: Path, providers: Providers, *, graphs: bool) -> Session:
     """A session of an instance. On a GPU its provider's options are those of `cuda_options`."""
     (first, device), *others = providers
     if first != CUDA:
@@ -192,7 +192,7 @@ def _opened(path: Path, providers: Providers, *, graphs: bool) -> Session:
     def open_session(options: CudaOptions) -> OnnxRuntimeSession:
         return OnnxRuntimeSession(path, [(CUDA, dict(options)), *others])
 
-    return CudaSession(open_session, Cuda(int(device["device_id"])), graphs=graphs)
+    return CudaSession(name, open_session, Cuda(int(device["device_id"])), graphs=graphs)
 
 
 def _session(path: Path, providers: Providers, *, threads: int) -> ort.InferenceSession:

@@ -58,7 +58,7 @@ def opened(path: Path, device: Host) -> CudaSession:
     def open_session(options: CudaOptions) -> OnnxRuntimeSession:
         return OnnxRuntimeSession(path, [(CUDA, dict(options)), *CPU] if isinstance(device, Cuda) else CPU)
 
-    return CudaSession(open_session, device, graphs=True)
+    return CudaSession("colours", open_session, device, graphs=True)
 
 
 def pixels(rows: int) -> np.ndarray[Any, Any]:
@@ -156,13 +156,15 @@ def opener(
 
 def test_a_capture_that_fails_is_said_and_done_without(graph: Path, caplog: pytest.LogCaptureFixture) -> None:
     asked: list[CudaOptions] = []
-    session = CudaSession(opener(graph, asked, capture=False), Host(), graphs=True)
+    session = CudaSession("colours", opener(graph, asked, capture=False), Host(), graphs=True)
     with caplog.at_level(logging.WARNING):
         for batch in (pixels(2), pixels(1), pixels(2)):
             assert_close(run_in_room(session, batch), logits(batch))
     assert [options["enable_cuda_graph"] for options in asked] == ["1", "0"]
     (said,) = caplog.messages
-    assert said.startswith("batch size 2 cannot be launched as a CUDA graph, so none is: operation not permitted")
+    assert said.startswith(
+        "colours: batch size 2 cannot be launched as a CUDA graph, so none is: operation not permitted"
+    )
 
 
 def test_a_graph_that_is_not_for_capture_is_opened_without(graph: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -173,8 +175,8 @@ def test_a_graph_that_is_not_for_capture_is_opened_without(graph: Path, caplog: 
             raise ModelError("it has control flow")
         return opener(graph, asked)(options)
 
-    session = CudaSession(open_session, Host(), graphs=True)
-    assert caplog.messages == ["the model cannot be launched as a CUDA graph: it has control flow"]
+    session = CudaSession("colours", open_session, Host(), graphs=True)
+    assert caplog.messages == ["colours: cannot be launched as a CUDA graph: it has control flow"]
     assert run_in_room(session, pixels(2)).shape == (2, 3)
     assert len(asked) == 1
 
@@ -182,7 +184,7 @@ def test_a_graph_that_is_not_for_capture_is_opened_without(graph: Path, caplog: 
 def test_a_graph_that_cannot_be_opened_at_all_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ModelError, match=r"cannot load model\.onnx"):
-        CudaSession(opener(tmp_path / "model.onnx", []), Host(), graphs=True)
+        CudaSession("colours", opener(tmp_path / "model.onnx", []), Host(), graphs=True)
     assert not caplog.messages
 
 
@@ -206,7 +208,7 @@ def test_what_has_no_fixed_size_is_not_bound(
     )
     onnx.save(model, tmp_path / "model.onnx")
     asked: list[CudaOptions] = []
-    session = CudaSession(opener(tmp_path / "model.onnx", asked), Host(), graphs=True)
+    session = CudaSession("colours", opener(tmp_path / "model.onnx", asked), Host(), graphs=True)
     assert session.room(2) is None
     (found,) = session.run({"x": np.asarray(batch)}, ["y"])
     np.testing.assert_array_equal(found, batch)

@@ -110,7 +110,8 @@ class OnnxRuntimeSession:
 
     def close(self) -> None:
         self.idle_cores = None
-        del self.session
+        # Gone already where another was to take its place, and could not be opened.
+        vars(self).pop("session", None)
 
 
 class OnnxRuntimeEngine:

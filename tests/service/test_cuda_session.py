@@ -167,6 +167,20 @@ def test_a_capture_that_fails_is_said_and_done_without(graph: Path, caplog: pyte
     )
 
 
+def test_a_session_that_cannot_be_opened_again_can_be_closed(graph: Path) -> None:
+    asked: list[CudaOptions] = []
+
+    def open_session(options: CudaOptions) -> OnnxRuntimeSession:
+        if asked:
+            raise StartError("out of memory")
+        return opener(graph, asked, capture=False)(options)
+
+    session = CudaSession("colours", open_session, Host(), graphs=True)
+    with pytest.raises(StartError, match="out of memory"):
+        run_in_room(session, pixels(2))
+    session.close()
+
+
 def test_a_graph_that_is_not_for_capture_is_opened_without(graph: Path, caplog: pytest.LogCaptureFixture) -> None:
     asked: list[CudaOptions] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,9 +19,20 @@ WARM_UP = 4
 
 
 def measure_load(
-    subject: Subject, server: Server, protocol: Protocol, port: int, request: Request, count: int, duration_s: float
+    subject: Subject,
+    server: Server,
+    protocol: Protocol,
+    port: int,
+    request: Request,
+    count: int,
+    duration_s: float,
+    watch: AbstractContextManager[object] | None = None,
 ) -> Measurement:
-    """So many connections, with one request unanswered on each."""
+    """So many connections, with one request unanswered on each.
+
+    Args:
+        watch: entered for as long as is measured.
+    """
     grpc = protocol.wire == "gRPC"
     framed = grpc_frame if grpc else bytes
     arguments = connections(count, http1=not grpc)
@@ -31,7 +43,8 @@ def measure_load(
         warm_up(arguments, url, body, request.headers, WARM_UP * count)
         answer_bytes = len(framed(ask(protocol, port, request)))
         cpu_s = server.cpu_s()
-        load = time_h2load(arguments, url, body, request.headers, duration_s)
+        with watch or nullcontext():
+            load = time_h2load(arguments, url, body, request.headers, duration_s)
         cpu_s = server.cpu_s() - cpu_s
     answered = load.counts.succeeded
     if grpc:  # A call that fails has HTTP status 200 all the same, and no message.

@@ -15,8 +15,12 @@ import onnxruntime as ort
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from loadtests.peers.resnet import PRECISIONS, write_resnet
 from loadtests.peers.tiny import TINY, write_tiny
 from loadtests.target import model_repository
+
+WRITTEN = {TINY: write_tiny, **dict.fromkeys(PRECISIONS, write_resnet)}
+"""Models that are made on the spot, by name."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Model:
 
 @contextmanager
 def opened_model(name: str) -> Iterator[Model]:
-    """A model of the repository that FOVEA_MODEL_REPOSITORY names, or else of the bundled one; or the one named `tiny`.
+    """A model of the repository that FOVEA_MODEL_REPOSITORY names, or else of the bundled one; or one of WRITTEN.
 
     Raises:
         FileNotFoundError: there is none of that name, or it has no config.pbtxt.
@@ -56,8 +60,8 @@ def opened_model(name: str) -> Iterator[Model]:
     """
     with TemporaryDirectory() as scratch:
         repository = Path(scratch)
-        if name == TINY:
-            write_tiny(repository / name)
+        if name in WRITTEN:
+            WRITTEN[name](repository / name)
         else:
             shutil.copytree(model_repository() / name, repository / name)
         config = text_format.Parse((repository / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())

@@ -30,6 +30,9 @@ FACTS: dict[str, Callable[[Any], str]] = {
     "CUDA": lambda gpu: "{}.{}".format(*divmod(nvml.nvmlSystemGetCudaDriverVersion() // 10, 100)),
 }
 
+LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
+"""Of one lane of PCI Express, in one direction, by generation."""
+
 
 class Tesla:
     """The figures of one GPU, as many of FIGURES as it has.
@@ -95,6 +98,29 @@ class Tesla:
     def stop(self) -> None:
         with suppress(nvml.NVMLError):  # The readings are worth more than what a lost GPU says now.
             nvml.nvmlShutdown()
+
+
+def bandwidths(device: int) -> dict[str, float]:
+    """Bytes a second, as far as NVML knows: `link`, from the host, and `memory`, the GPU's own.
+
+    Args:
+        device: its index in nvidia-smi.
+    """
+    found = {}
+    with suppress(nvml.NVMLError):
+        nvml.nvmlInit()
+        try:
+            gpu = nvml.nvmlDeviceGetHandleByIndex(device)
+            with suppress(nvml.NVMLError, KeyError):
+                lane = LANE_BYTES_PER_S[nvml.nvmlDeviceGetMaxPcieLinkGeneration(gpu)]
+                found["link"] = lane * nvml.nvmlDeviceGetMaxPcieLinkWidth(gpu)
+            with suppress(nvml.NVMLError):
+                # Twice in each cycle, as with all memory of GPUs that NVML has a clock of.
+                transfers_per_s = 2e6 * nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_MEM)
+                found["memory"] = transfers_per_s * nvml.nvmlDeviceGetMemoryBusWidth(gpu) / 8
+        finally:
+            nvml.nvmlShutdown()
+    return found
 
 
 def gpu_count() -> int:

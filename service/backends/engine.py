@@ -26,6 +26,13 @@ class Session(Protocol):
     slow_at_new_sizes: bool
     rows_at_once: int | None
 
+    def room(self, rows: int) -> Mapping[str, Array] | None:
+        """Where a batch of so many rows is to be made: an array for each input, (rows, …), the same one every time.
+
+        Returns:
+            None: anywhere.
+        """
+
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Run the graph; takes its time.
 

@@ -48,7 +48,11 @@ class Instance:
             rows = [len(item[0]) for item in items]
             total = sum(rows)
             padded = next((size for size in self._batch_sizes if size >= total), total)
-            batch = [self._join([item[i] for item in items], total, padded) for i in range(len(self._input_names))]
+            room = self._session.room(padded) or {}
+            batch = [
+                self._join([item[i] for item in items], total, padded, room.get(name))
+                for i, name in enumerate(self._input_names)
+            ]
         else:
             (item,) = items
             batch = list(item)
@@ -83,11 +87,13 @@ class Instance:
         ]
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    def _join(self, parts: Sequence[Array], total: int, padded: int) -> Array:
+    def _join(self, parts: Sequence[Array], total: int, padded: int, room: Array | None) -> Array:
         first = parts[0]
-        if len(parts) == 1 and padded == total:
+        if room is not None and room.shape[1:] != first.shape[1:]:
+            room = None  # For the session to say what is wrong with it.
+        if room is None and len(parts) == 1 and padded == total:
             return first
-        joined = np.empty((padded, *first.shape[1:]), first.dtype)
+        joined = np.empty((padded, *first.shape[1:]), first.dtype) if room is None else room
         at = 0
         for part in parts:
             joined[at : at + len(part)] = part

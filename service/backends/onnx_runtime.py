@@ -10,6 +10,8 @@ import numpy as np
 import onnxruntime as ort
 from tritonclient.grpc import model_config_pb2 as pb
 
+from service.backends.cuda_session import CudaOptions, CudaSession
+from service.backends.device import Cuda
 from service.backends.engine import Session
 from service.backends.idle_cores import IdleCores, is_worth_it
 from service.errors import ModelError, StartError
@@ -45,15 +47,20 @@ ROWS_AT_ONCE = 16
 MAX_SHARED_BYTES = 256 * 2**20
 """Of a model that has one copy of its weights more, for its sessions to share cores."""
 
+GPU_INSTANCES = 2
+"""Of a version, on a GPU: the copies of one, and what Python does for it, go beside the other's arithmetic."""
+
 Providers = list[tuple[str, dict[str, str]]]
 """What ONNX Runtime is to use, the one asked for first, with the options of each."""
 CPU: Providers = [("CPUExecutionProvider", {})]
+CUDA = "CUDAExecutionProvider"
 
 
 class OnnxRuntimeSession:
     """A session with one thread for its arithmetic.
 
     Attributes:
+        session: ONNX Runtime's.
         idle_cores: what it shares with the other sessions of its version, where they lend each other their cores.
 
     Args:
@@ -61,14 +68,14 @@ class OnnxRuntimeSession:
 
     Raises:
         ModelError: the file is no graph that ONNX Runtime can load, or has tensors that the protocol has no word for.
-        StartError: the session fell back to another provider than the one asked for.
+        StartError: the provider that was asked for does not run it.
     """
 
     def __init__(self, path: Path, providers: Providers) -> None:
-        self._session = _session(path, providers, threads=1)
+        self.session = _session(path, providers, threads=1)
         self.idle_cores: IdleCores | None = None
         wanted = providers[0][0]
-        self.provider: str = self._session.get_providers()[0]
+        self.provider: str = self.session.get_providers()[0]
         if self.provider != wanted:
             raise StartError(f"{wanted} was asked for, but ONNX Runtime runs {path} on {self.provider}")
         # CUDA searches for convolution algorithms at every new size, a CPU does not.
@@ -76,31 +83,35 @@ class OnnxRuntimeSession:
         self.slow_at_new_sizes = not on_cpu
         self.rows_at_once = ROWS_AT_ONCE if on_cpu else None
         self.graph = Graph(
-            tuple(_spec(tensor) for tensor in self._session.get_inputs()),
-            tuple(_spec(tensor) for tensor in self._session.get_outputs()),
+            tuple(_spec(tensor) for tensor in self.session.get_inputs()),
+            tuple(_spec(tensor) for tensor in self.session.get_outputs()),
         )
         self._strings = "BYTES" in {spec.datatype for spec in (*self.graph.inputs, *self.graph.outputs)}
 
+    def room(self, rows: int) -> None:
+        return None
+
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         if self.idle_cores:
-            return self.idle_cores.run(self._session.run, outputs, inputs)
+            return self.idle_cores.run(self.session.run, outputs, inputs)
         if not self._strings:
-            found: list[Array] = self._session.run(outputs, inputs)
+            found: list[Array] = self.session.run(outputs, inputs)
             return found
         decoded = {name: _decoded(array) for name, array in inputs.items()}
-        return [_encoded(array) for array in self._session.run(outputs, decoded)]
+        return [_encoded(array) for array in self.session.run(outputs, decoded)]
 
     def share_idle_cores(self, path: Path, others: Sequence[OnnxRuntimeSession]) -> None:
         """Have this session and others of the same graph, on this CPU, lend each other their cores where that helps."""
         wide = _session(path, CPU, threads=available_cores())
-        if is_worth_it(wide.run, self._session.run, self.graph.inputs):
+        if is_worth_it(wide.run, self.session.run, self.graph.inputs):
             self.idle_cores = IdleCores(wide.run)
             for other in others:
                 other.idle_cores = self.idle_cores
 
     def close(self) -> None:
         self.idle_cores = None
-        del self._session
+        # Gone already where another was to take its place, and could not be opened.
+        vars(self).pop("session", None)
 
 
 class OnnxRuntimeEngine:
@@ -120,11 +131,12 @@ class OnnxRuntimeEngine:
 
     def open(self, folder: Path, version: str, config: pb.ModelConfig) -> list[Session]:
         path = folder / version / config.default_model_filename
-        sessions = [OnnxRuntimeSession(path, providers) for providers in self._placements(config)]
-        on_cpu = [session for session in sessions if session.provider == CPU[0][0]]
+        graphs = config.optimization.cuda.graphs
+        sessions = [_opened(config.name, path, providers, graphs=graphs) for providers in self._placements(config)]
+        on_cpu = [each for each in sessions if isinstance(each, OnnxRuntimeSession) and each.provider == CPU[0][0]]
         if on_cpu and available_cores() > 1 and path.stat().st_size <= MAX_SHARED_BYTES:
             on_cpu[0].share_idle_cores(path, on_cpu[1:])
-        return list(sessions)
+        return sessions
 
     def refresh(self) -> None:
         """Nothing: what it has does not change."""
@@ -139,7 +151,7 @@ class OnnxRuntimeEngine:
         """Where each instance runs; the config's instance groups are completed on the way."""
         accelerators = config.optimization.execution_accelerators
         if not config.instance_group:
-            config.instance_group.add(name=config.name, count=1 if self._on_gpu else available_cores())
+            config.instance_group.add(name=config.name, count=GPU_INSTANCES if self._on_gpu else available_cores())
         count = sum(max(1, group.count) * max(1, len(group.gpus)) for group in config.instance_group)
         if count > MAX_INSTANCES:
             raise ModelError(f"config.pbtxt: instance_group has {count} instances: must be at most {MAX_INSTANCES}")
@@ -172,9 +184,22 @@ class OnnxRuntimeEngine:
         return placements
 
 
+def _opened(name: str, path: Path, providers: Providers, *, graphs: bool) -> Session:
+    """A session of an instance. On a GPU its provider's options are those of `cuda_options`."""
+    (first, device), *others = providers
+    if first != CUDA:
+        return OnnxRuntimeSession(path, providers)
+
+    def open_session(options: CudaOptions) -> OnnxRuntimeSession:
+        return OnnxRuntimeSession(path, [(CUDA, dict(options)), *others])
+
+    return CudaSession(name, open_session, Cuda(int(device["device_id"])), graphs=graphs)
+
+
 def _session(path: Path, providers: Providers, *, threads: int) -> ort.InferenceSession:
     """Raises:
     ModelError: the file is no graph that ONNX Runtime can load.
+    StartError: an execution provider cannot be had.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -184,8 +209,12 @@ def _session(path: Path, providers: Providers, *, threads: int) -> ort.Inference
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(str(path), options, providers)
+        # Left to itself it would go on without the provider that fails, now or at any later batch.
+        return ort.InferenceSession(str(path), options, providers, enable_fallback=0)
     except Exception as error:
+        # What a provider says, rather than the reader of the graph.
+        if isinstance(error, RuntimeError) and providers != CPU:
+            raise StartError(f"{providers[0][0]} was asked for, but cannot run {path}: {error}") from error
         raise ModelError(f"ONNX Runtime cannot load {path.name}: {error}") from error
 
 
@@ -221,7 +250,7 @@ def _require_provider(execution_provider: str) -> None:
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     available = ort.get_available_providers()
-    if "CUDAExecutionProvider" not in available:
+    if CUDA not in available:
         raise StartError(
             f"FOVEA_EXECUTION_PROVIDER={execution_provider}: this onnxruntime has {', '.join(available)} only; "
             "for CUDA install the extra 'gpu' instead of 'cpu'"
@@ -244,7 +273,7 @@ def _providers_on(execution_provider: str, device_id: int, accelerators: Sequenc
             )
         providers.append((provider, {}))
     if execution_provider == "cuda":
-        providers.append(("CUDAExecutionProvider", {"device_id": str(device_id)}))
+        providers.append((CUDA, {"device_id": str(device_id)}))
     return [*providers, *CPU]
 
 

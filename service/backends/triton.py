@@ -146,6 +146,9 @@ class TritonSession:
         self._datatypes = {spec.name: spec.datatype for spec in graph.inputs}
         self._memory = TritonMemory(stub) if engine.shared_memory else None
 
+    def room(self, rows: int) -> None:
+        return None
+
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         request = service_pb2.ModelInferRequest(model_name=self._model, model_version=self._version)
         for name, array in inputs.items():

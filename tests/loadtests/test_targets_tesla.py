@@ -8,7 +8,7 @@ import pynvml
 import pytest
 
 from loadtests.targets.measurement import Measurement
-from loadtests.targets.tesla import FIGURES, Tesla, gpu_count
+from loadtests.targets.tesla import FIGURES, Tesla, bandwidths, gpu_count
 
 
 class Library:
@@ -78,6 +78,18 @@ class Library:
     def _nvmlDeviceGetTotalEnergyConsumption(self, gpu: Any, millijoules: Any) -> None:
         assert isinstance(millijoules._obj, ctypes.c_uint64)
         millijoules._obj.value = self.energy_mj
+
+    def _nvmlDeviceGetMaxPcieLinkGeneration(self, gpu: Any, generation: Any) -> None:
+        generation._obj.value = 3
+
+    def _nvmlDeviceGetMaxPcieLinkWidth(self, gpu: Any, lanes: Any) -> None:
+        lanes._obj.value = 16
+
+    def _nvmlDeviceGetMaxClockInfo(self, gpu: Any, clock: Any, mhz: Any) -> None:
+        mhz._obj.value = {pynvml.NVML_CLOCK_MEM: 5001}[clock.value]
+
+    def _nvmlDeviceGetMemoryBusWidth(self, gpu: Any, bits: Any) -> None:
+        bits._obj.value = 256
 
 
 NO_MIG = {"nvmlDeviceGetMigMode": pynvml.NVML_ERROR_NOT_SUPPORTED}
@@ -161,6 +173,16 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         Tesla(2).start()
     assert library.open == 0
     assert gpu_count() == 2
+    assert library.open == 0
+
+
+def test_what_the_link_and_the_memory_can_carry(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = install(monkeypatch)
+    assert bandwidths(0) == {"link": 16 * 0.985e9, "memory": 320.064e9}
+    library.errors["nvmlDeviceGetMemoryBusWidth"] = pynvml.NVML_ERROR_NOT_SUPPORTED
+    assert bandwidths(0) == {"link": 16 * 0.985e9}
+    library.errors["nvmlInitWithFlags"] = pynvml.NVML_ERROR_DRIVER_NOT_LOADED
+    assert bandwidths(0) == {}
     assert library.open == 0
 
 

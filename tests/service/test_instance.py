@@ -21,6 +21,8 @@ class Doubling:
         self.rows_at_once = rows_at_once
         self.sizes: list[int] = []
 
+    def room(self, rows: int) -> None: ...
+
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         assert list(outputs) == ["y"]
         self.sizes.append(len(inputs["x"]))

@@ -26,6 +26,9 @@ class HeadWithBody:
         self._held = b""
 
     def write(self, content: bytes) -> None:
+        if self._transport.is_closing():
+            # Of requests that came together, uvicorn tells only the last that their client has gone.
+            return
         if self._held:
             held, self._held = self._held, b""
             self._transport.writelines((held, content))
@@ -40,7 +43,7 @@ class HeadWithBody:
         self._transport.write(content)
 
     def flush(self) -> None:
-        if self._held:
+        if self._held and not self._transport.is_closing():
             held, self._held = self._held, b""
             self._transport.write(held)
 

@@ -6,12 +6,14 @@ import asyncio
 import json
 import resource
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 import uvicorn
 from starlette.requests import Request
@@ -19,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.rest.connection import HeadWithBody, HttpConnection
-from tests.repositories import write_model
+from tests.repositories import picture, write_model
 from tests.service.launch import running
 
 LARGE = 64 * 2**20
@@ -223,6 +225,25 @@ def test_the_service_has_as_many_connections_as_it_may(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
 
 
+def test_clients_that_vanish_with_several_requests_unanswered_leave_no_traceback(tmp_path: Path) -> None:
+    """Only with uvloop, which the service has, is it an error to write to a connection that is gone."""
+    write_model(tmp_path, slow_rounds=20)
+    image = picture("lime")
+    request = (
+        b"POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: %d\r\n\r\n" % len(image)
+    ) + image
+    with running(tmp_path) as service:
+        address = service.http.removeprefix("http://").split(":")
+        for number in range(30):
+            with socket.create_connection((address[0], int(address[1]))) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.sendall(request * (1 + number % 3))
+        gone = httpx.post(f"{service.http}/v1/classify", content=image, headers={"content-type": "image/jpeg"})
+        assert gone.status_code == 200
+        assert service.metric("fovea_requests_total", code="499") > 0
+        assert "Traceback" not in service.stderr()
+
+
 def refusal(answer: bytes) -> tuple[int, str]:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"content-type: application/json" in head
@@ -244,6 +265,9 @@ class Recorder:
 
     def close(self) -> None:
         self.calls.append("closed")
+
+    def is_closing(self) -> bool:
+        return "closed" in self.calls
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"

@@ -27,6 +27,7 @@ log = logging.getLogger("fovea.repository")
 
 MAX_SHOWN_LENGTH = 100
 MAX_NAME_BYTES = 200
+MAX_ROWS = 2**31 - 1
 UNLOADED = "unloaded"
 
 OnBatch = Callable[[str, str, BatchRecord], None]
@@ -356,7 +357,7 @@ class Repository:
 
         batcher = DynamicBatcher[Tensors, Tensors](
             [instance.run for instance in opened.instances],
-            max_batch_size=config.max_batch_size if config.batches_requests else 1,
+            max_batch_size=_largest_batch(opened),
             max_queue_size=config.max_queue_size or self._max_queue_size,
             max_queue_delay_s=config.max_queue_delay_s,
             priority_levels=config.priority_levels,
@@ -455,3 +456,12 @@ def _content(folder: Path, version: str) -> str:
             if S_ISREG(status.st_mode):
                 digest.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _largest_batch(opened: OpenedVersion) -> int:
+    """The most rows that requests share an instance with. What would be run in parts waits in the queue instead, where
+    it is seen, counted and given up."""
+    if not opened.config.batches_requests:
+        return 1
+    at_once = [instance.rows_at_once or MAX_ROWS for instance in opened.instances]
+    return min(opened.config.max_batch_size, max(at_once))

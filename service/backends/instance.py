@@ -41,6 +41,11 @@ class Instance:
     def provider(self) -> str:
         return self._session.provider
 
+    @property
+    def rows_at_once(self) -> int | None:
+        """More rows than these it runs in parts; None: any number at once."""
+        return None if self._batch_sizes else self._session.rows_at_once
+
     def run(self, items: Sequence[Tensors]) -> BatchOutput[Tensors]:
         """Join the items along the batch axis, run them, and take the outputs apart again; takes its time."""
         start = time.perf_counter()
@@ -75,8 +80,8 @@ class Instance:
         self._session.close()
 
     def _infer(self, batch: Sequence[Array], rows: int) -> list[Array]:
-        step = self._session.rows_at_once
-        if step is None or rows <= step or self._batch_sizes:
+        step = self.rows_at_once
+        if step is None or rows <= step:
             return self._session.run(dict(zip(self._input_names, batch, strict=True)), self._output_names)
         parts = [
             self._session.run(

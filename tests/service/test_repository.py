@@ -488,3 +488,16 @@ async def test_instances_of_any_kind_follow_the_setting(tmp_path: Path, load: Lo
     assert [instance.provider for instance in served.instances] == ["CPUExecutionProvider"] * 3
     shown = [(group.name, group.count) for group in served.config.proto.instance_group]
     assert shown == [("colours_0", 2), ("colours_1", 1)]
+
+
+async def test_requests_share_no_larger_batch_than_an_instance_runs_at_once(tmp_path: Path, load: Load) -> None:
+    """What would be run in parts on a CPU waits in the queue instead. A request that is larger is not cut up."""
+    write_model(tmp_path, max_batch_size=64, extra=ONE_INSTANCE)
+    sizes: list[int] = []
+    repository = await load(on_batch=lambda model, version, record: sizes.append(record.batch_size))
+    batcher = repository.resolve("colours", "").batcher
+    await asyncio.gather(*(batcher.submit(pixels(1)) for _ in range(40)))
+    assert sizes == [16, 16, 8]
+    completed = await batcher.submit((np.zeros((40, 8, 8, 3), np.uint8),), rows=40)
+    assert completed.batch.batch_size == 40
+    assert completed.result[0].shape == (40, 3)

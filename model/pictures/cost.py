@@ -1,0 +1,57 @@
+"""Accuracy against cost: what ideas bought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+
+from model.pictures.cost_rows import CostRow
+from model.pictures.figure import BLUE, INK
+from model.pictures.labels import label_points
+
+
+def draw_cost(figure: Figure, rows: Sequence[CostRow]) -> None:
+    """Draw each classifier as a point, coloured by its parameters where all are told, with its name."""
+    figure.set_size_inches(7.5, 4.8)
+    axes = figure.add_subplot()
+    points = [(row.mflops, row.accuracy) for row in rows]
+    parameters = [row.parameters for row in rows if row.parameters]
+    least, greatest = min(x for x, _ in points), max(x for x, _ in points)
+    axes.set_xscale("log")
+    axes.set_xlim(least / 2, greatest * 2)
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    margin = max(0.02, 0.08 * (high - low))
+    axes.set_ylim(low - margin, high + margin)
+    axes.xaxis.set_major_locator(LogLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set(xlabel="multiply-adds an image, millions", ylabel="accuracy")
+    axes.grid(visible=True)
+    if len(parameters) == len(rows):
+        norm = LogNorm(min(parameters), max(min(parameters) * 10, *parameters))
+        dots = axes.scatter(
+            *zip(*points, strict=True),
+            42,
+            parameters,
+            cmap="viridis_r",
+            norm=norm,
+            edgecolors=INK,
+            linewidths=0.6,
+            zorder=3,
+        )
+        bar = figure.colorbar(dots, ax=axes, label="parameters", format=FuncFormatter(_rounded))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.scatter(*zip(*points, strict=True), 42, BLUE, edgecolors=INK, linewidths=0.6, zorder=3)
+    label_points(axes, points, [row.name for row in rows])
+
+
+def _rounded(value: float, _position: int | None = None) -> str:
+    for unit, name in ((1e9, " billion"), (1e6, " million"), (1e3, ",000")):
+        if value >= unit:
+            return f"{value / unit:g}{name}"
+    return f"{value:g}"

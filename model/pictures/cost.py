@@ -30,6 +30,7 @@ def draw_cost(figure: Figure, rows: Sequence[CostRow]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set(xlabel="multiply-adds an image, millions", ylabel="accuracy")
+    axes.set_title("Accuracy against cost")
     axes.grid(visible=True)
     if len(parameters) == len(rows):
         norm = LogNorm(min(parameters), max(min(parameters) * 10, *parameters))

@@ -87,7 +87,8 @@ def _row(file: Path, number: int, record: Mapping[str, object]) -> CostRow | Non
         accuracy /= 100
     if not 0 <= accuracy <= 1 or mflops <= 0:
         raise PictureError(
-            f"{file}: row {number}: accuracy {accuracy:g} must be a share, mflops {mflops:g} more than 0"
+            f"{file}: row {number}: accuracy must be from 0 to 1, or in percent, and mflops more than 0: "
+            f"not {accuracy:g} and {mflops:g}"
         )
     return CostRow(str(record["name"]), accuracy, mflops, _number(record.get("parameters")))
 

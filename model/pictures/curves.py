@@ -36,10 +36,9 @@ def draw_curves(figure: Figure, run: Run) -> None:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(visible=True)
-        if run.recipe.averaged_epochs and metrics[-1]["epoch"] > run.recipe.epochs:
-            axes.axvspan(
-                run.recipe.epochs, metrics[-1]["epoch"], color=FAINT, alpha=0.2, lw=0, label="weights averaged"
-            )
+        first, last = run.recipe.epochs, metrics[-1]["epoch"]
+        if last > first:
+            axes.axvspan(first, last, color=FAINT, alpha=0.2, linewidth=0, label="weights averaged")
     right.legend(loc="best")
 
 

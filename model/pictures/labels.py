@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import cos, hypot, pi, sin
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 
 from model.pictures.figure import FAINT
 
 Point = tuple[float, float]
+Boxes = npt.NDArray[np.float64]
+"""(N, 4): left, bottom, right and top, in pixels."""
 
 DISTANCES_POINTS = (7, 14, 24, 36, 50, 66)
 """From a point to its name: the nearer, the better."""
@@ -34,7 +36,7 @@ def label_points(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> l
     figure.draw_without_rendering()
     pixels = figure.dpi / 72
     centres: list[Point] = [(x, y) for x, y in axes.transData.transform(points)]
-    taken = [_around(centre, MARKER_POINTS * pixels, MARKER_POINTS * pixels) for centre in centres]
+    taken = _around(np.array(centres), MARKER_POINTS * pixels, MARKER_POINTS * pixels)
     written = []
     for name, point, centre in zip(names, points, centres, strict=True):
         note = axes.annotate(
@@ -48,23 +50,24 @@ def label_points(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> l
             arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3},
         )
         note.set_in_layout(False)
-        size = note.get_window_extent(renderer)
+        extent = note.get_window_extent(renderer)
+        size = extent.width + 2 * pixels, extent.height + 2 * pixels
         others = [other for other in centres if other != centre]
         best = None
-        for distance in DISTANCES_POINTS:
-            for turn in np.arange(DIRECTIONS) * 2 * pi / DIRECTIONS:
-                x = centre[0] + cos(turn) * (distance * pixels + size.width / 2)
-                y = centre[1] + sin(turn) * (distance * pixels + size.height / 2)
-                box = _around((x, y), size.width + 2 * pixels, size.height + 2 * pixels)
-                leader = _leader(centre, (x, y), box) if distance > LEADER_POINTS else []
-                cost = sum(_outside(part, axes.bbox, taken) for part in (box, *leader))
-                if not leader and any(_gap(box, other) < 1.5 * _gap(box, centre) for other in others):
-                    cost += box.width * box.height
-                if best is None or cost < best[0]:
-                    best = cost, (x, y), [box, *leader]
+        for middle, far in _places(centre, size, pixels):
+            box = _around(np.array([middle]), *size)
+            parts = np.concatenate([box, _leader(centre, middle, size)]) if far else box
+            cost = _not_free(parts, axes.bbox.extents, taken)
+            if not far and any(_gap(box[0], other) < 1.5 * _gap(box[0], centre) for other in others):
+                # It would be taken for another's.
+                cost += size[0] * size[1]
+            if best is None or cost < best[0]:
+                best = cost, middle, parts
+            if cost == 0:
+                break
         assert best
         _, (x, y), parts = best
-        taken += parts
+        taken = np.concatenate([taken, parts])
         note.set_position(((x - centre[0]) / pixels, (y - centre[1]) / pixels))
         if note.arrow_patch:
             note.arrow_patch.set_visible(len(parts) > 1)
@@ -72,24 +75,42 @@ def label_points(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> l
     return written
 
 
-def _around(centre: Point, width: float, height: float) -> Bbox:
-    return Bbox.from_bounds(centre[0] - width / 2, centre[1] - height / 2, width, height)
+def _places(centre: Point, size: tuple[float, float], pixels: float) -> Iterator[tuple[Point, bool]]:
+    """The middles of a name's places around a point, the nearest first, and whether they are far from it."""
+    for distance in DISTANCES_POINTS:
+        for turn in np.arange(DIRECTIONS) * 2 * pi / DIRECTIONS:
+            x = centre[0] + cos(turn) * (distance * pixels + size[0] / 2)
+            y = centre[1] + sin(turn) * (distance * pixels + size[1] / 2)
+            yield (x, y), distance > LEADER_POINTS
 
 
-def _leader(start: Point, end: Point, name: Bbox) -> list[Bbox]:
-    """The line between a point's marker and its name, as small boxes."""
-    steps = [np.array(start) + (np.array(end) - start) * share for share in np.linspace(0.2, 1, 20)]
-    return [_around((x, y), 2, 2) for x, y in steps if not name.contains(x, y)]
+def _around(centres: npt.NDArray[np.float64], width: float, height: float) -> Boxes:
+    half = np.array([width, height]) / 2
+    return np.concatenate([centres - half, centres + half], 1)
 
 
-def _outside(box: Bbox, allowed: Bbox, taken: Sequence[Bbox]) -> float:
-    """The area of a box that is not free."""
-    covered = sum(both.width * both.height for other in taken if (both := Bbox.intersection(box, other)))
-    within = Bbox.intersection(box, allowed)
-    return covered + box.width * box.height - (within.width * within.height if within else 0)
+def _leader(start: Point, end: Point, size: tuple[float, float]) -> Boxes:
+    """The line from a point's marker to its name, as small boxes."""
+    steps = np.array(start) + np.linspace(0.2, 1, 20)[:, None] * (np.array(end) - start)
+    outside = (np.abs(steps - end) > np.array(size) / 2).any(1)
+    return _around(steps[outside], 2, 2)
 
 
-def _gap(box: Bbox, point: Point) -> float:
+def _not_free(boxes: Boxes, inside: Boxes, taken: Boxes) -> float:
+    """The area of boxes that is taken, or not inside."""
+    area = float((boxes[:, 2:] - boxes[:, :2]).prod(1).sum())
+    outside = area - _shared(boxes, inside[None])
+    return _shared(boxes, taken) + (outside if outside > 1e-6 else 0)
+
+
+def _shared(some: Boxes, others: Boxes) -> float:
+    """The area that boxes share with others."""
+    low = np.maximum(some[:, None, :2], others[None, :, :2])
+    high = np.minimum(some[:, None, 2:], others[None, :, 2:])
+    return float((high - low).clip(0).prod(2).sum())
+
+
+def _gap(box: Boxes, point: Point) -> float:
     """The distance from a point to the nearest one of a box."""
-    x, y = point
-    return hypot(max(box.x0 - x, 0, x - box.x1), max(box.y0 - y, 0, y - box.y1))
+    left, bottom, right, top = box
+    return hypot(max(left - point[0], 0, point[0] - right), max(bottom - point[1], 0, point[1] - top))

@@ -56,7 +56,7 @@ def draw_activations(figure: Figure, run: Run, file: Path, layer: str | None = N
             f"{run.recipe.net} has no layer {layer!r} with maps: must be one of {', '.join(e.name for e, _ in layers)}"
         )
     ((of, maps),) = chosen
-    rows = [[pixels], *([*row] for row in in_rows(maps, columns_for(len(maps), wide=1.6)))]
+    rows = [[pixels], *([*row] for row in in_rows([*maps], columns_for(len(maps), wide=1.6)))]
     names = ["image", _name(of), *[""] * (len(rows) - 2)]
     draw_tiles(figure, rows, side_inches=0.8, row_names=names, title=title)
 

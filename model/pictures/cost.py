@@ -17,14 +17,12 @@ def draw_cost(figure: Figure, rows: Sequence[CostRow]) -> None:
     """Draw each classifier as a point, coloured by its parameters where all are told, with its name."""
     figure.set_size_inches(7.5, 4.8)
     axes = figure.add_subplot()
-    points = [(row.mflops, row.accuracy) for row in rows]
+    costs, accuracies = [row.mflops for row in rows], [row.accuracy for row in rows]
     parameters = [row.parameters for row in rows if row.parameters]
-    least, greatest = min(x for x, _ in points), max(x for x, _ in points)
     axes.set_xscale("log")
-    axes.set_xlim(least / 2, greatest * 2)
-    low, high = min(y for _, y in points), max(y for _, y in points)
-    margin = max(0.02, 0.08 * (high - low))
-    axes.set_ylim(low - margin, high + margin)
+    axes.set_xlim(min(costs) / 2, max(costs) * 5)
+    height = max(0.1, max(accuracies) - min(accuracies))
+    axes.set_ylim(min(accuracies) - 0.08 * height, max(accuracies) + 0.15 * height)
     axes.xaxis.set_major_locator(LogLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -35,20 +33,13 @@ def draw_cost(figure: Figure, rows: Sequence[CostRow]) -> None:
     if len(parameters) == len(rows):
         norm = LogNorm(min(parameters), max(min(parameters) * 10, *parameters))
         dots = axes.scatter(
-            *zip(*points, strict=True),
-            42,
-            parameters,
-            cmap="viridis_r",
-            norm=norm,
-            edgecolors=INK,
-            linewidths=0.6,
-            zorder=3,
+            costs, accuracies, s=42, c=parameters, cmap="viridis_r", norm=norm, edgecolors=INK, linewidths=0.6, zorder=3
         )
         bar = figure.colorbar(dots, ax=axes, label="parameters", format=FuncFormatter(_rounded))
         bar.ax.yaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.scatter(*zip(*points, strict=True), 42, BLUE, edgecolors=INK, linewidths=0.6, zorder=3)
-    label_points(axes, points, [row.name for row in rows])
+        axes.scatter(costs, accuracies, s=42, c=BLUE, edgecolors=INK, linewidths=0.6, zorder=3)
+    label_points(axes, [*zip(costs, accuracies, strict=True)], [row.name for row in rows])
 
 
 def _rounded(value: float, _position: int | None = None) -> str:

@@ -17,7 +17,7 @@ INK, FAINT, PAPER = "#0a0b0c", "#8d8e8f", "#ffffff"
 # Of Okabe and Ito, Color Universal Design: told apart by colour-blind people too.
 BLUE, VERMILLION = "#0072b2", "#d55e00"
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "text.color": INK,
     # A class may have a dollar in its name.
@@ -35,7 +35,8 @@ STYLE: dict[str, Any] = {
     "grid.linewidth": 0.6,
     "xtick.color": INK,
     "ytick.color": INK,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.8,
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
     "savefig.bbox": "tight",

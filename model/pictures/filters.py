@@ -20,7 +20,7 @@ def draw_filters(figure: Figure, run: Run) -> None:
     layer = first_layer(run.net)
     if not isinstance(layer, nn.Conv2d) or layer.in_channels != 3:
         raise PictureError(f"{run.folder}: {run.recipe.net} does not begin with a convolution: it has no filters")
-    filters = weight_images(run, layer.weight)
+    filters = [*weight_images(run, layer.weight)]
     height, width = layer.kernel_size
     title = f"{run.recipe.net}: its {len(filters)} first filters, {height}x{width}"
     draw_tiles(figure, in_rows(filters, columns_for(len(filters), wide=2)), side_inches=0.64, title=title)

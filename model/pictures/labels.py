@@ -17,13 +17,16 @@ Point = tuple[float, float]
 Boxes = npt.NDArray[np.float64]
 """(N, 4): left, bottom, right and top, in pixels."""
 
-DISTANCES_POINTS = (7, 14, 24, 36, 50, 66)
+DISTANCES_POINTS = (7, 14, 24, 36, 50, 66, 84, 104)
 """From a point to its name: the nearer, the better."""
 
 DIRECTIONS = 16
 
 LEADER_POINTS = 20
 """From this distance on, a line leads from the point to its name."""
+
+NAME_WEIGHT = 20
+"""Of the area that a name covers, against what its line covers."""
 
 MARKER_POINTS = 8
 
@@ -32,7 +35,7 @@ def label_points(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> l
     """Write each name at the nearest free place in the axes, whose limits, scales and size must be set before."""
     figure = axes.figure.get_figure(root=True)
     assert figure
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     figure.draw_without_rendering()
     pixels = figure.dpi / 72
     centres: list[Point] = [(x, y) for x, y in axes.transData.transform(points)]
@@ -56,8 +59,8 @@ def label_points(axes: Axes, points: Sequence[Point], names: Sequence[str]) -> l
         best = None
         for middle, far in _places(centre, size, pixels):
             box = _around(np.array([middle]), *size)
-            parts = np.concatenate([box, _leader(centre, middle, size)]) if far else box
-            cost = _not_free(parts, axes.bbox.extents, taken)
+            parts = np.concatenate([box, _leader(centre, middle, size, MARKER_POINTS * pixels)]) if far else box
+            cost = NAME_WEIGHT * _not_free(box, np.array(axes.bbox.extents), taken) + _shared(parts[1:], taken)
             if not far and any(_gap(box[0], other) < 1.5 * _gap(box[0], centre) for other in others):
                 # It would be taken for another's.
                 cost += size[0] * size[1]
@@ -89,11 +92,11 @@ def _around(centres: npt.NDArray[np.float64], width: float, height: float) -> Bo
     return np.concatenate([centres - half, centres + half], 1)
 
 
-def _leader(start: Point, end: Point, size: tuple[float, float]) -> Boxes:
+def _leader(start: Point, end: Point, size: tuple[float, float], marker: float) -> Boxes:
     """The line from a point's marker to its name, as small boxes."""
-    steps = np.array(start) + np.linspace(0.2, 1, 20)[:, None] * (np.array(end) - start)
-    outside = (np.abs(steps - end) > np.array(size) / 2).any(1)
-    return _around(steps[outside], 2, 2)
+    steps = np.array(start) + np.linspace(0, 1, 40)[:, None] * (np.array(end) - start)
+    outside = (np.abs(steps - end) > np.array(size) / 2).any(1) & (np.abs(steps - start) > marker).any(1)
+    return _around(steps[outside], 4, 4)
 
 
 def _not_free(boxes: Boxes, inside: Boxes, taken: Boxes) -> float:

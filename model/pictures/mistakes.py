@@ -32,5 +32,5 @@ def draw_mistakes(figure: Figure, dataset: Dataset, logits: Logits) -> None:
     ]
     which = f"the {len(shown)} surest of {len(wrong):,}" if len(wrong) > len(shown) else f"all {len(wrong)}"
     title = f"Mistakes on {len(dataset):,} images, {which}: predicted label, its probability, and the true label"
-    rows = in_rows(dataset.images[shown], COLUMNS)
+    rows = in_rows([*dataset.images[shown]], COLUMNS)
     draw_tiles(figure, rows, side_inches=1.12, captions=in_rows(captions, COLUMNS), title=title)

@@ -25,7 +25,7 @@ def draw_templates(figure: Figure, run: Run) -> None:
         raise PictureError(f"{run.folder}: {name} begins with a convolution: it has filters, and no templates")
     if not isinstance(layer, nn.Linear) or layer.in_features != prod(shape):
         raise PictureError(f"{run.folder}: {name} sees features of the image, not its pixels: it has no templates")
-    templates = weight_images(run, layer.weight.view(-1, *shape))
+    templates = [*weight_images(run, layer.weight.view(-1, *shape))]
     if first_layer_is_last(run):
         columns = columns_for(len(templates), wide=2.5)
         captions = in_rows([shortened(label) for label in run.classes], columns)

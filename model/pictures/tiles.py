@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import TypeVar
 
 import numpy as np
@@ -65,7 +66,7 @@ def in_rows(items: Sequence[Item], columns: int) -> list[Sequence[Item]]:
 
 def columns_for(count: int, *, wide: float = 1.0) -> int:
     """How many columns make a picture of so many tiles `wide` times as wide as high, without a half-empty last row."""
-    most = max(1, round((wide * count) ** 0.5))
+    most = max(1, round(sqrt(wide * count)))
     rows = -(-count // most)
     return -(-count // rows)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from model.data import Dataset
 from model.pictures.activations import MOST_LAYERS, MOST_MAPS, activation_maps, draw_activations
 from model.pictures.figure import PictureError
+from model.pictures.weights import first_layer
 from model.run import Run
 
 
@@ -34,7 +35,7 @@ def test_the_maps_are_the_layers_outputs(run_of: Callable[[str], Run], shapes: D
     ]
     with torch.no_grad():
         pixels = run.preprocess(torch.tensor(shapes.images[:1]))
-        first = run.net[0](pixels)[0].numpy()
+        first = first_layer(run.net)(pixels)[0].numpy()
         shares = run.net(pixels).softmax(1)[0]
     # A single scale for all maps of a layer: their order is kept, also between maps.
     shown = maps[0][1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 
 from model.evaluate import report
@@ -12,7 +13,7 @@ def test_shares_as_colours_and_counts_as_figures(figure: Figure) -> None:
     draw_confusion(figure, report(logits, np.array([0, 0, 0, 1]), ("a", "b", "c")))
     axes, _ = figure.axes
     shares = np.asarray(axes.images[0].get_array())
-    assert np.allclose(shares, [[1 / 3, 2 / 3, 0], [0, 1, 0], [0, 0, 0]])
+    assert shares == pytest.approx(np.array([[1 / 3, 2 / 3, 0], [0, 1, 0], [0, 0, 0]]))
     assert [text.get_text() for text in axes.texts] == ["1", "2", "0", "0", "1", "0", "0", "0", "0"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")

@@ -19,7 +19,7 @@ def test_one_template_a_class(run_of: Callable[[str], Run], figure: Figure) -> N
     draw_templates(figure, run)
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == ["disc", "square", "cross"]
-    weights = run.net[1].weight.detach().numpy().reshape(3, 3, 16, 16).transpose(0, 2, 3, 1)
+    weights = next(run.net.parameters()).detach().numpy().reshape(3, 3, 16, 16).transpose(0, 2, 3, 1)
     weights = weights / run.preprocess.std.flatten().numpy()
     for image, template in zip(axes.images, weights, strict=True):
         shown = np.asarray(image.get_array())

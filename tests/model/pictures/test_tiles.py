@@ -11,7 +11,7 @@ def test_tiles_lie_in_rows_below_their_captions(figure: Figure) -> None:
     tiles = [np.full((2, 2), i / 3, np.float32) for i in range(3)]
     captions = [["a", "b"], ["c"]]
     axes = draw_tiles(figure, in_rows(tiles, 2), side_inches=1, title="three", captions=captions)
-    corners = [image.get_extent() for image in axes.images]
+    corners = [[*image.get_extent()] for image in axes.images]
     (left, right, bottom, top), second, third = corners
     assert (left, right) == (0, 1)
     assert bottom - top == 1

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 import uvicorn
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from starlette.types import ASGIApp
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -49,6 +49,7 @@ from service.rest.known_infer import KnownInfer
 from service.rpc.classifier import ClassifierServicer
 from service.rpc.inference import InferenceServicer
 from service.rpc.known_infer import KnownInfer as KnownCalls
+from service.rpc.registration import Registration
 from service.rpc.server import create_server
 from service.settings import Settings
 from service.shared_memory import SharedMemory
@@ -164,7 +165,9 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         metrics_server = await stack.enter_async_context(
             _http_server(metrics, "metrics", settings.metrics_port, settings, HttpConnection)
         )
-        grpc_server = await stack.enter_async_context(_grpc_server(*servicers, known_calls, settings))
+        grpc_server = await stack.enter_async_context(
+            _grpc_server(*servicers, known_calls, telemetry, lifecycle, settings)
+        )
         connection = partial(HttpConnection, direct=known.take)
         http_server = await stack.enter_async_context(
             _http_server(application, "http", settings.http_port, settings, connection)
@@ -319,7 +322,12 @@ class _GrpcServer:
 
 @asynccontextmanager
 async def _grpc_server(
-    classifier: ClassifierServicer, inference: InferenceServicer, known: KnownCalls, settings: Settings
+    classifier: ClassifierServicer,
+    inference: InferenceServicer,
+    known: KnownCalls,
+    telemetry: Telemetry,
+    lifecycle: Lifecycle,
+    settings: Settings,
 ) -> AsyncIterator[_GrpcServer]:
     server = create_server(
         settings.grpc_transport,
@@ -329,11 +337,12 @@ async def _grpc_server(
     )
     health_servicer = health.aio.HealthServicer()
     await _set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
-    classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, server)
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    registration = Registration(server, telemetry, lifecycle)
+    classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, registration)
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, registration)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, registration)
     names = (CLASSIFIER_SERVICE, INFERENCE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), registration)
     try:
         port = server.add_insecure_port(_address(settings.host, settings.grpc_port))
     except RuntimeError as error:

@@ -65,10 +65,9 @@ def in_rows(items: Sequence[Item], columns: int) -> list[Sequence[Item]]:
 
 
 def columns_for(count: int, *, wide: float = 1.0) -> int:
-    """How many columns make a picture of so many tiles `wide` times as wide as high, without a half-empty last row."""
-    most = max(1, round(sqrt(wide * count)))
-    rows = -(-count // most)
-    return -(-count // rows)
+    """How many columns make a picture of so many tiles about `wide` times as wide as high, with few empty places."""
+    wished = round(sqrt(wide * count))
+    return min(range(count, 0, -1), key=lambda columns: abs(columns - wished) + -count % columns)
 
 
 def shortened(name: str, most: int = 16) -> str:

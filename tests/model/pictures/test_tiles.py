@@ -39,7 +39,10 @@ def test_rows_have_names(figure: Figure) -> None:
     assert [(text.get_text(), text.get_position()[1]) for text in axes.texts] == [("above", 0.5), ("below", 1.5 + GAP)]
 
 
-@pytest.mark.parametrize(("count", "wide", "columns"), [(1, 1, 1), (10, 2.5, 5), (100, 1, 10), (64, 1, 8), (3, 2.5, 3)])
+@pytest.mark.parametrize(
+    ("count", "wide", "columns"),
+    [(1, 1, 1), (2, 2.5, 2), (10, 2.5, 5), (100, 1, 10), (64, 1, 8), (16, 2, 8), (20, 1.6, 5), (7, 2, 4)],
+)
 def test_columns(count: int, wide: float, columns: int) -> None:
     assert columns_for(count, wide=wide) == columns
 

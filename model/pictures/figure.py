@@ -15,7 +15,7 @@ SUFFIXES = (".png", ".svg")
 INK, FAINT, PAPER = "#0a0b0c", "#8d8e8f", "#ffffff"
 
 # Of Okabe and Ito, Color Universal Design: told apart by colour-blind people too.
-BLUE, VERMILLION = "#0072b2", "#d55e00"
+BLUE, SKY, VERMILLION = "#0072b2", "#56b4e9", "#d55e00"
 
 STYLE: Any = {
     "font.size": 9,

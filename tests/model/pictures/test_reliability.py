@@ -23,4 +23,4 @@ def test_the_bars_are_the_bins(figure: Figure) -> None:
     assert [bar.get_height() for bar in counts] == pytest.approx([1 / 3, 2 / 3])
     error = (abs(0 - 0.7) + 2 * abs(0.5 - 0.91)) / 3
     assert found.error == pytest.approx(error, abs=1e-6)
-    assert f"error {error:.4f} on 3 images" in above.get_title(loc="left") + above.get_title()
+    assert f"error {error:.4f}, 3 images" in above.get_title(loc="left") + above.get_title()

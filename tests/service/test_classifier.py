@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.backends.onnx_runtime import OnnxRuntimeEngine
-from service.classifier import Classification, Classifier, rank
+from service.classifier import Classifier, Predictions, Result, rank
 from service.decoding import Decoder
 from service.errors import (
     DeadlineExceededError,
@@ -53,8 +53,8 @@ async def classifier(tmp_path: Path) -> AsyncIterator[Classifier]:
     decoder.close()
 
 
-def top_labels(results: list[Classification | FoveaError]) -> list[str]:
-    return [r.predictions[0].label if isinstance(r, Classification) else type(r).__name__ for r in results]
+def top_labels(results: list[Result[Predictions] | FoveaError]) -> list[str]:
+    return [r.value[0].label if isinstance(r, Result) else type(r).__name__ for r in results]
 
 
 async def test_images_are_answered_in_their_order(classifier: Classifier) -> None:
@@ -66,17 +66,17 @@ async def test_images_are_answered_in_their_order(classifier: Classifier) -> Non
 
 async def test_probabilities_are_those_of_the_logits(classifier: Classifier) -> None:
     (result,) = (await classifier.classify([picture("red", image_format="PNG")], deadline=soon())).results
-    assert isinstance(result, Classification)
-    assert [p.label for p in result.predictions] == ["red", "green", "blue"]
-    assert [p.index for p in result.predictions] == [0, 1, 2]
+    assert isinstance(result, Result)
+    assert [p.label for p in result.value] == ["red", "green", "blue"]
+    assert [p.index for p in result.value] == [0, 1, 2]
     expected = math.exp(10) / (math.exp(10) + 2)
-    assert result.predictions[0].probability == pytest.approx(expected)
-    assert sum(p.probability for p in result.predictions) == pytest.approx(1)
+    assert result.value[0].probability == pytest.approx(expected)
+    assert sum(p.probability for p in result.value) == pytest.approx(1)
 
 
 async def test_stages_add_up(classifier: Classifier) -> None:
     (result,) = (await classifier.classify([picture("red")], deadline=soon())).results
-    assert isinstance(result, Classification)
+    assert isinstance(result, Result)
     s = result.stages
     parts = (s.decode_s, s.queue_s, s.batch_assembly_s, s.inference_s, s.postprocessing_s)
     assert all(part > 0 for part in parts)
@@ -103,7 +103,7 @@ async def test_large_images_go_through_the_threads(classifier: Classifier) -> No
     large = encode(scene(400, 300), "PNG")
     assert len(large) > 2**14
     answer = await classifier.classify([large, large], deadline=soon())
-    assert all(isinstance(result, Classification) for result in answer.results)
+    assert all(isinstance(result, Result) for result in answer.results)
 
 
 async def test_too_many_images_waiting_to_be_decoded_are_refused(classifier: Classifier) -> None:
@@ -113,7 +113,7 @@ async def test_too_many_images_waiting_to_be_decoded_are_refused(classifier: Cla
     refused = [outcome for outcome in outcomes if isinstance(outcome, UnavailableError)]
     assert len(refused) == 26
     assert "4 images are waiting to be decoded" in str(refused[0])
-    assert isinstance((await classifier.classify([large], deadline=soon())).results[0], Classification)
+    assert isinstance((await classifier.classify([large], deadline=soon())).results[0], Result)
 
 
 @pytest.mark.parametrize("image", [picture("red"), encode(scene(400, 300), "PNG")], ids=["small", "large"])
@@ -127,8 +127,8 @@ async def test_a_deadline_that_has_passed(classifier: Classifier, image: bytes) 
 @pytest.mark.parametrize(("top_k", "count"), [(None, 3), (1, 1), (2, 2), (3, 3), (1000, 3)])
 async def test_top_k(classifier: Classifier, top_k: int | None, count: int) -> None:
     (result,) = (await classifier.classify([picture("red")], top_k=top_k, deadline=soon())).results
-    assert isinstance(result, Classification)
-    assert len(result.predictions) == count
+    assert isinstance(result, Result)
+    assert len(result.value) == count
 
 
 async def test_what_a_whole_request_is_refused_for(classifier: Classifier) -> None:

@@ -15,7 +15,8 @@ PIXEL_TOLERANCE = 1
 """Largest allowed difference of a pixel, in levels of 0 to 255: decoders round differently."""
 
 LOGIT_TOLERANCE = 0.02
-"""Largest allowed difference of a logit or feature, relative to the largest absolute one: accelerators use fewer bits."""
+"""Largest allowed difference of a logit or feature, relative to the largest absolute one: accelerators use fewer
+bits."""
 
 ORIENTATION_TAG = 0x112
 

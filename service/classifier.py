@@ -134,7 +134,7 @@ class Classifier:
         contract = _image_contract(served)
         if not contract.features:
             raise InvalidInputError(
-                f"model '{served.name}' gives classes, not features: /v1/classify and Classify do that"
+                f"model '{served.name}' gives classes, not features: /v1/classify and Classify return them"
             )
         return await self._answer(images, served, contract, finite, deadline)
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.backends.onnx_runtime import OnnxRuntimeEngine
-from service.classifier import Classifier, Predictions, Result, rank
+from service.classifier import Classifier, Predictions, Result, finite, rank
 from service.decoding import Decoder
 from service.errors import (
     DeadlineExceededError,
@@ -38,8 +40,14 @@ def soon() -> float:
 @pytest.fixture
 async def classifier(tmp_path: Path) -> AsyncIterator[Classifier]:
     write_model(tmp_path)
+    async with classifier_of(tmp_path) as classifier:
+        yield classifier
+
+
+@asynccontextmanager
+async def classifier_of(folder: Path) -> AsyncIterator[Classifier]:
     repository = Repository(
-        tmp_path,
+        folder,
         OnnxRuntimeEngine("cpu", device_id=0),
         max_queue_size=100,
         default_model=None,
@@ -168,3 +176,47 @@ def test_rank_puts_equals_in_the_order_of_their_labels() -> None:
 def test_logits_that_are_not_finite_are_an_error(logit: float) -> None:
     with pytest.raises(InferenceError, match="not finite"):
         rank(np.array([1, logit, 0], np.float32), "abc", 3)
+
+
+async def test_features_of_each_image(tmp_path: Path) -> None:
+    write_model(tmp_path, "features", features=True)
+    async with classifier_of(tmp_path) as classifier:
+        answer = await classifier.embed([picture("red", image_format="PNG"), b"nonsense"], deadline=soon())
+    assert (answer.model, answer.version) == ("features", "1")
+    good, bad = answer.results
+    assert isinstance(good, Result)
+    assert (good.value.dtype.name, good.value.shape) == ("float32", (3,))
+    assert good.value == pytest.approx([10, 0, 0])
+    assert isinstance(bad, InvalidInputError)
+
+
+async def test_each_use_has_its_default_model(tmp_path: Path) -> None:
+    image = picture("red")
+    for name in ("features", "more"):
+        write_model(tmp_path, name, features=True)
+    async with classifier_of(tmp_path) as classifier:
+        with pytest.raises(InvalidInputError, match="no model named: must be one of features, more"):
+            await classifier.embed([image], deadline=soon())
+        with pytest.raises(InvalidInputError, match="no model named, and none that is ready gives classes"):
+            await classifier.classify([image], deadline=soon())
+        assert [classifier.known_model("", features=features) for features in (False, True)] == ["", ""]
+        assert (await classifier.embed([image], model="more", deadline=soon())).model == "more"
+    write_model(tmp_path)
+    shutil.rmtree(tmp_path / "more")
+    async with classifier_of(tmp_path) as classifier:
+        assert (await classifier.embed([image], deadline=soon())).model == "features"
+        assert (await classifier.classify([image], deadline=soon())).model == "colours"
+        assert [classifier.known_model("", features=features) for features in (False, True)] == ["colours", "features"]
+
+
+async def test_a_classifier_gives_no_features(classifier: Classifier) -> None:
+    with pytest.raises(InvalidInputError, match="no model named, and none that is ready gives features"):
+        await classifier.embed([picture("red")], deadline=soon())
+    with pytest.raises(InvalidInputError, match="'colours' gives classes, not features: /v1/classify and Classify"):
+        await classifier.embed([picture("red")], model="colours", deadline=soon())
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_features_that_are_not_finite_are_an_error(value: float) -> None:
+    with pytest.raises(InferenceError, match="features are not finite"):
+        finite(np.array([[1, value]], np.float32))

@@ -218,8 +218,8 @@ class Repository:
     def known(self, name: str, *, features: bool = False) -> str:
         """The model that a name stands for (empty: as `resolve`); empty where there is none."""
         if not name:
-            (name, *others) = self._meant(features) or [""]
-            return "" if others else name
+            names = self._meant(features)
+            name = names[0] if len(names) == 1 else ""
         return name if name in self.models else ""
 
     def resolve(self, name: str, version: str, *, features: bool = False) -> ServedVersion:

@@ -8,7 +8,7 @@ import torch
 
 from model.data import Dataset, load_classes
 from model.evaluate import Logits, predict, predict_onnx
-from model.repository import read_signature
+from model.repository import RepositoryError, read_signature
 from model.run import load_run
 
 
@@ -19,11 +19,13 @@ def answers(model: Path, data: str, split: str) -> tuple[Dataset, Logits]:
         model: a run's folder, or a model.onnx in a model repository.
 
     Raises:
-        RunError, RepositoryError: it is neither.
+        RunError, RepositoryError: it is neither, or a model of features.
         DataError: the data cannot be loaded, or has other classes than the model.
     """
     if model.is_file():
         signature = read_signature(model)
+        if signature.features:
+            raise RepositoryError(f"{model}: gives features, and no scores of classes")
         dataset = load_classes(data, split, signature.classes, image_size=signature.image_size)
         return dataset, predict_onnx(model, dataset.images)
     run = load_run(model)

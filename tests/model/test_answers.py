@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import model.answers
 import model.data
 from model.answers import answers
 from model.data import DataError, synthetic
 from model.evaluate import predict
+from model.repository import RepositoryError, Signature
 from model.run import Run, RunError
 from tests.model.conftest import CPU
 
@@ -34,3 +36,10 @@ def test_refusals(fastcnn_run: Run, photos: Path, tmp_path: Path) -> None:
         answers(fastcnn_run.folder, str(photos), "test")
     with pytest.raises(RunError, match="nowhere: not a run folder"):
         answers(tmp_path / "nowhere", "synthetic", "test")
+
+
+def test_a_model_of_features_has_no_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.onnx").touch()
+    monkeypatch.setattr(model.answers, "read_signature", lambda file: Signature((), 16, features=320))
+    with pytest.raises(RepositoryError, match=r"model\.onnx: gives features, and no scores of classes"):
+        answers(tmp_path / "model.onnx", "synthetic", "test")

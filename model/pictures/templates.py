@@ -26,7 +26,7 @@ def draw_templates(figure: Figure, run: Run) -> None:
     if not isinstance(layer, nn.Linear) or layer.in_features != prod(shape):
         raise PictureError(f"{run.folder}: {name} sees features of the image, not its pixels: it has no templates")
     templates = [*weight_images(run, layer.weight.view(-1, *shape))]
-    if first_layer_is_last(run):
+    if _first_layer_is_last(run):
         columns = columns_for(len(templates), wide=2.5)
         captions = in_rows([shortened(label) for label in run.classes], columns)
         title = f"{name}: the template of each class (grey: a pixel that counts for nothing)"
@@ -36,5 +36,5 @@ def draw_templates(figure: Figure, run: Run) -> None:
         draw_tiles(figure, rows, side_inches=0.64, title=f"{name}: the templates of its {len(templates)} hidden units")
 
 
-def first_layer_is_last(run: Run) -> bool:
+def _first_layer_is_last(run: Run) -> bool:
     return sum(1 for module in run.net.modules() if isinstance(module, nn.Linear)) == 1

@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from loadtests.report.levels import Level
 from loadtests.report.numbers import number, rate_text
-from loadtests.report.result import PERCENTILES, Run, Search
+from loadtests.report.result import PERCENTILES, Moment, Overload, Run, Search
 
 INK, FAINT, PAPER = "#0a0b0c", "#8d8e8f", "#f7f8f9"
 """Stand for the page's colours, which Matplotlib cannot name."""
@@ -162,6 +162,25 @@ def probes(axes: Axes, search: Search, runs: Sequence[Run]) -> None:
     _latency_axis(axes, limits_ms([run.latency_ms[99.0] for run in answered] + [search.p99_ms]))
     axes.set_ylabel("p99 latency, ms")
     axes.legend(loc="upper left")
+
+
+def over_time(axes: Axes, overload: Overload) -> None:
+    """Percentiles of the requests that were due at a moment: those answered and those refused."""
+    figures: tuple[tuple[str, str, Callable[[Moment], float | None]], ...] = (
+        ("answered, p50", BLUE, lambda moment: moment.p50_ms),
+        ("answered, p99", ORANGE, lambda moment: moment.p99_ms),
+        ("refused, p99", VERMILLION, lambda moment: moment.refused_p99_ms),
+    )
+    times_ms: list[float] = []
+    for label, colour, figure in figures:
+        points = [(moment.start_s, value) for moment in overload.moments if (value := figure(moment)) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, marker=".", linewidth=1, label=label)
+            times_ms += [value for _, value in points]
+    axes.axvspan(0, overload.duration_s, color=SKY, alpha=0.2, linewidth=0)
+    axes.set_xlabel("time since the start of the overload, s")
+    _latency_axis(axes, limits_ms(times_ms))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def power_w(run: Run) -> tuple[list[float], list[float]] | None:

@@ -201,6 +201,21 @@ def as_svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
         name: one for each plot of a page: the elements' ids begin with it.
         label: what it shows, for those who do not see it.
     """
+    svg = drawn(name, draw)
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{label}"', svg, count=1)
+    for colour, variable in PAGE_COLOURS.items():
+        svg = svg.replace(colour, variable)
+    return svg
+
+
+def drawn(name: str, draw: Callable[[Axes], None]) -> str:
+    """What is drawn, as the text of an SVG file in which INK, FAINT and PAPER still stand for colours.
+
+    Args:
+        name: the same name gives the same ids.
+    """
     style: Any = {**STYLE, "svg.hashsalt": name}
     with rc_context(style):
         figure = Figure(SIZE_INCHES, layout="constrained")
@@ -208,13 +223,7 @@ def as_svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
         file = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{label}"', svg, count=1)
-    for colour, variable in PAGE_COLOURS.items():
-        svg = svg.replace(colour, variable)
-    return svg.replace("'DejaVu Sans', ", "")
+    return file.getvalue().replace("'DejaVu Sans', ", "")
 
 
 def _latency_axis(axes: Axes, limits: tuple[float, float]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtests.openloop import Outcome
+from loadtests.refusals import refused
 from loadtests.report.numbers import number, rate_text
 from loadtests.report.result import Moment, Overload, Protocol, percentiles
-from loadtests.report.senders import refused
 from loadtests.shapes import Stage
 
 MOMENTS = 160

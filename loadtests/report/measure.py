@@ -14,9 +14,9 @@ from prometheus_client.samples import Sample
 
 from loadtests.metrics import mean_between, read_metrics
 from loadtests.openloop import Outcome, Send, offer
+from loadtests.refusals import refused
 from loadtests.report.closedloop import keep_in_flight
 from loadtests.report.result import STAGES, Load, Protocol, Run, percentiles
-from loadtests.report.senders import refused
 from loadtests.target import Target
 from loadtests.targets.detect import detect
 from loadtests.targets.measurement import Measurement

@@ -19,13 +19,6 @@ from service.pb.fovea.v1 import classifier_pb2_grpc
 GRPC_CONNECTIONS = 8
 GENERATOR = "an asyncio client (HTTP/1.1 by httptools; grpcio with 8 connections), one process of one thread"
 
-REFUSALS = ("503: ", "UNAVAILABLE: ")
-"""How an error begins that says that the service is too busy."""
-
-
-def refused(error: str | None) -> bool:
-    return error is not None and error.startswith(REFUSALS)
-
 
 @asynccontextmanager
 async def sender(protocol: Protocol, target: Target, images: Sequence[bytes]) -> AsyncIterator[Send]:

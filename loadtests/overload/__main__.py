@@ -10,7 +10,7 @@ from datetime import datetime
 
 import uvloop
 
-from loadtests.arguments import add_service_options, chosen_service, positive
+from loadtests.arguments import add_service_options, chosen_service, count, positive
 from loadtests.command import run
 from loadtests.images import encoded_images
 from loadtests.openloop import Outcome, Send, send_at
@@ -29,7 +29,6 @@ from loadtests.target import Target
 PROTOCOLS: dict[str, Protocol] = {"http": "HTTP", "grpc": "gRPC"}
 LOW = 1 / 4
 """The rate before and after, as a share of what is answered."""
-IN_FLIGHT = 64
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,13 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.overload",
-        description=f"Find what the service answers to {IN_FLIGHT} requests in flight, send random arrivals of a low "
+        description="Find what the service answers to some requests in flight, send random arrivals of a low "
         f"rate, then {OVERLOAD} times what it answers, then the low rate again. Unless it is pointed at a service that "
         "runs, it starts its own, with the model repository FOVEA_MODEL_REPOSITORY or the bundled one. The images are "
         "the JPEG files in the folder FOVEA_LOADTEST_IMAGES, or drawn ones.",
     )
     parser.add_argument("--protocol", choices=PROTOCOLS, default="http", help="default: http")
     parser.add_argument("--rate", type=positive, metavar="R", help="answered per second; unset: it is measured")
+    parser.add_argument("--in-flight", type=count, default=64, metavar="N", help="to find it, default: %(default)s")
     parser.add_argument("--duration-s", type=positive, default=60.0, help="seconds of the overload, default: 60")
     parser.add_argument(
         "--calm-s",
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 async def _overload(target: Target, images: Sequence[bytes], options: argparse.Namespace) -> tuple[Overload, list[Run]]:
     protocol = PROTOCOLS[options.protocol]
     async with sender(protocol, target, images) as send:
-        peak_per_s = options.rate or await _peak_per_s(send, options.calm_s)
+        peak_per_s = options.rate or await _peak_per_s(send, options.in_flight, options.calm_s)
         stages = [
             Stage("before", options.calm_s, 1, LOW * peak_per_s),
             Stage("overload", options.duration_s, 1, OVERLOAD * peak_per_s),
@@ -89,16 +89,14 @@ async def _overload(target: Target, images: Sequence[bytes], options: argparse.N
     return conclude(protocol, stages, outcomes, peak_per_s=peak_per_s), runs
 
 
-async def _peak_per_s(send: Send, duration_s: float) -> float:
-    print(f"{IN_FLIGHT} in flight for {duration_s:g} s …", flush=True)
-    await keep_in_flight(send, IN_FLIGHT, min(1.0, duration_s))
-    outcomes = await keep_in_flight(send, IN_FLIGHT, duration_s)
-    answered = sum(each.error is None and each.scheduled_s + each.latency_s < duration_s for each in outcomes)
-    if not answered:
-        raise SystemExit(
-            f"error: nothing is answered: {next((each.error for each in outcomes), 'no request was sent')}"
-        )
-    return answered / duration_s
+async def _peak_per_s(send: Send, in_flight: int, duration_s: float) -> float:
+    """Ends the program where a request fails: who is refused asks again at once, and takes the others' time."""
+    print(f"{in_flight} in flight for {duration_s:g} s …", flush=True)
+    warm_up = await keep_in_flight(send, in_flight, min(1.0, duration_s))
+    outcomes = await keep_in_flight(send, in_flight, duration_s)
+    if error := next((each.error for each in warm_up + outcomes if each.error), None):
+        raise SystemExit(f"error: {in_flight} requests in flight are not all answered ({error}): see --in-flight")
+    return len(outcomes) / max(each.scheduled_s + each.latency_s for each in outcomes)
 
 
 def _runs(

@@ -49,7 +49,7 @@ def conclude(
         reason=f"{protocol}, {rate_text(rate_per_s)} requests per second for {overload.duration_s:g} s, where "
         f"{rate_text(peak_per_s)} are answered to those who wait: {rate_text(goodput_per_s)} answered per second, "
         f"{goodput_per_s / peak_per_s:.3f} of that; {_times(accepted, 'accepted')}; {_times(turned_away, 'refused')}; "
-        f"{_end(back_after_s, after)}.",
+        f"{_late(outcomes)}; {_end(back_after_s, after)}.",
         method=f"Random (Poisson) arrivals: {before.duration_s:g} s at {rate_text(before.rate_per_user or 0)} per "
         f"second, the overload, {after.duration_s:g} s as before; a request is sent at its moment whatever became of "
         f"those before it, and its latency counts from then. Latency is normal again from the first of {IN_A_ROW} "
@@ -103,6 +103,11 @@ def _times(outcomes: Sequence[Outcome], what: str) -> str:
     if not times_ms:
         return f"none {what}"
     return f"{len(outcomes):,} {what}, p50 {number(times_ms[50.0])} ms, p99 {number(times_ms[99.0])} ms"
+
+
+def _late(outcomes: Sequence[Outcome]) -> str:
+    late_ms = percentiles([1e3 * each.late_s for each in outcomes])
+    return f"99 % of all were sent at most {number(late_ms[99.0])} ms late, which is part of their latency"
 
 
 def _end(back_after_s: float | None, after: Stage) -> str:

@@ -63,15 +63,18 @@ def test_absent_h2load_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.system
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed (package nghttp2-client)")
-def test_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("sent", [["--image", "green.jpg", "--model", "colours"], ["--size", "500x375"]])
+def test_a_round(
+    sent: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_model(tmp_path / "models")
     (tmp_path / "green.jpg").write_bytes(picture("green"))
     monkeypatch.setenv("FOVEA_MODEL_REPOSITORY", str(tmp_path / "models"))
     monkeypatch.setattr("loadtests.results.RESULTS", tmp_path / "results")
 
-    assert (
-        main(["--rounds", "1", "--duration-s", "2", "--image", str(tmp_path / "green.jpg"), "--model", "colours"]) == 0
-    )
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["--rounds", "1", "--duration-s", "2", *sent]) == 0
 
     (table,) = (tmp_path / "results").glob("*/ceiling.md")
     assert table.read_text() in capsys.readouterr().out

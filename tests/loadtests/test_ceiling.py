@@ -71,7 +71,6 @@ def test_a_round(
     (tmp_path / "green.jpg").write_bytes(picture("green"))
     monkeypatch.setenv("FOVEA_MODEL_REPOSITORY", str(tmp_path / "models"))
     monkeypatch.setattr("loadtests.results.RESULTS", tmp_path / "results")
-
     monkeypatch.chdir(tmp_path)
 
     assert main(["--rounds", "1", "--duration-s", "2", *sent]) == 0

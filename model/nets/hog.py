@@ -60,7 +60,9 @@ class Hog(nn.Module):
         votes = beyond - functional.pad(beyond[:, 1:], (0, 0, 0, 0, 0, 1))
         cells: Tensor = self.cells(votes * squares.sqrt())
         for limit in (CLIP, 1.0):
-            cells = (cells / (cells.square().sum(1, keepdim=True) + EPSILON**2).sqrt()).clamp(max=limit)
+            # By sqrt(x.x + e^2), written so that no e^2 is added: the exporter's optimizer drops a sum with so little.
+            cells = cells / EPSILON
+            cells = (cells / (cells.square().sum(1, keepdim=True) + 1).sqrt()).clamp(max=limit)
         return cells.permute(0, 2, 3, 1).flatten(1)
 
 

@@ -16,15 +16,17 @@ from model.arguments import at_least, net, not_negative, positive, shape, share
 from model.committee import CombineError, combine
 from model.data import SPLITS, DataError, Dataset, hold_out, load
 from model.evaluate import predict, predict_onnx, report, table
-from model.export import ExportError, export
+from model.export import Export, ExportError, export
 from model.losses import LOSSES
+from model.neighbours import neighbours
+from model.neighbours import table as neighbours_table
 from model.nets import NETS
 from model.nets.arithmetic import NetError
 from model.optimizers import OPTIMIZERS, OptimizerError
 from model.quantize import PRECISIONS, QuantizeError, quantize
 from model.recipe import Recipe, RecipeError, read_recipe, recipe_for, with_optimizer
 from model.repository import RepositoryError, newest_version, read_signature
-from model.run import RunError, load_run, read_info
+from model.run import Run, RunError, load_run, read_info
 from model.schedules import SCHEDULES
 from model.summary import summarise
 from model.summary import table as summary_table
@@ -111,7 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--tensorboard", action="store_true", help="write TensorBoard event files too")
     command.set_defaults(run_command=_train)
 
-    command = commands.add_parser("evaluate", help="accuracy, confusion and calibration of a run or an ONNX file")
+    command = commands.add_parser(
+        "evaluate",
+        help="accuracy, confusion and calibration of a run or an ONNX file; the neighbours that features find",
+    )
     command.add_argument("model", type=Path, help="a run's folder, or a model.onnx in a model repository")
     command.add_argument("data", help=data)
     command.add_argument("--split", choices=["train", "test"], default="test", help="default: %(default)s")
@@ -123,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--repository", type=Path, required=True, help="the model repository's folder")
     command.add_argument("--name", required=True, help="the model's name; if it exists, it gets a new version")
     command.add_argument("--data", help="measure the exported file on the test split of this")
+    command.add_argument(
+        "--features",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="publish a second model, of what the last linear layer takes, for retrieval; default: <name>_features",
+    )
     command.add_argument(
         "--golden", type=Path, metavar="PHOTO", help="a JPEG for the golden sample; default: a drawing"
     )
@@ -246,6 +258,11 @@ def _device(name: str) -> torch.device:
 def _evaluate(options: argparse.Namespace) -> None:
     if options.model.is_file():
         signature = read_signature(options.model)
+        if signature.features:
+            images = load(options.data, options.split, image_size=signature.image_size)
+            near = neighbours(predict_onnx(options.model, images.images), images.images, images.labels)
+            print(json.dumps(asdict(near)) if options.json else neighbours_table(near))
+            return
         dataset = _load_labelled(options.data, options.split, signature.classes, signature.image_size)
         logits = predict_onnx(options.model, dataset.images)
     else:
@@ -259,21 +276,34 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     run = load_run(options.run)
     test = _load_labelled(options.data, "test", run.classes, run.image_size) if options.data else None
-    done = export(
+    _print_export(_export_as(options.name, run, test, options, features=False), options)
+    if options.features is not None:
+        name = options.features or f"{options.name}_features"
+        _print_export(_export_as(name, run, test, options, features=True), options)
+    print(f"next: {shlex.join(['fovea', 'serve', '--model-repository', str(options.repository)])}")
+
+
+def _export_as(name: str, run: Run, test: Dataset | None, options: argparse.Namespace, *, features: bool) -> Export:
+    return export(
         run,
         options.repository,
-        options.name,
+        name,
         command=options.command,
         test=test,
         test_data=options.data,
         photo=options.golden,
+        features=features,
     )
+
+
+def _print_export(done: Export, options: argparse.Namespace) -> None:
     errors = ", ".join(f"{error:.1e} at batch size {size}" for size, error in done.parity.items())
     print(f"parity with PyTorch, relative: {errors}")
     if done.tested:
         print(f"accuracy: {done.tested.accuracy:.4f} on {done.tested.images} images (test split of {options.data})")
+    if done.neighbours:
+        print(neighbours_table(done.neighbours))
     print(f"written: {done.folder}, model.onnx of {done.model_bytes / 1e6:.1f} MB")
-    print(f"next: {shlex.join(['fovea', 'serve', '--model-repository', str(options.repository)])}")
 
 
 def _combine(options: argparse.Namespace) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from stat import S_ISREG
 
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -20,13 +17,20 @@ from service.batching import BatchRecord, DynamicBatcher
 from service.errors import FoveaError, InvalidInputError, ModelError, NotFoundError, StartError, UnavailableError
 from service.loading import OpenedVersion, ServedVersion, open_version
 from service.model_config import read_proto, served_versions
+from service.model_folder import (
+    check_files,
+    content_of,
+    files_folder,
+    is_folder_name,
+    model_names,
+    shown,
+    version_numbers,
+)
 from service.statistics import VersionStatistics
 from service.tensors import Tensors
 
 log = logging.getLogger("fovea.repository")
 
-MAX_SHOWN_LENGTH = 100
-MAX_NAME_BYTES = 200
 MAX_ROWS = 2**31 - 1
 UNLOADED = "unloaded"
 
@@ -69,6 +73,11 @@ class ModelEntry:
     reason: str = ""
     wanted: bool = True
 
+    @property
+    def gives_features(self) -> bool:
+        """Whether what it has ready gives features, and no classes."""
+        return any(entry.served and entry.served.gives_features for entry in self.versions.values())
+
 
 class Repository:
     """Loads a folder of models and finds the version that a request means.
@@ -76,7 +85,8 @@ class Repository:
     Args:
         folder: `<name>/{config.pbtxt, labels.txt, <version>/model.onnx}`.
         max_queue_size: rows that may wait, for models whose config does not say.
-        default_model: what a request that names no model gets; None: the only model.
+        default_model: what a request that names no model gets; None: the only model, or the only one that gives no
+            features.
         wanted: the models to be loaded at start; None: all.
         on_batch: told model, version and record of every batch.
         on_served, on_withdrawn: told of every version that begins or ends to take requests.
@@ -109,7 +119,7 @@ class Repository:
         self._changing = asyncio.Lock()
         self._blocking: set[str] = set()
         self._draining: set[asyncio.Task[None]] = set()
-        self.models = {name: ModelEntry(name) for name in _model_names(folder)}
+        self.models = {name: ModelEntry(name) for name in model_names(folder)}
         if not self.models:
             raise StartError(f"FOVEA_MODEL_REPOSITORY={folder}: holds no models (layout: <name>/<version>/model.onnx)")
         for name in wanted or ():
@@ -145,9 +155,9 @@ class Repository:
             InvalidInputError: it, or one of its versions, cannot be served.
         """
         if files:
-            _check_files(name, files, override)
+            check_files(name, files, override)
         elif not self._is_model(name):
-            raise NotFoundError(f"failed to load {_shown(name)}, failed to poll from model repository")
+            raise NotFoundError(f"failed to load {shown(name)}, failed to poll from model repository")
         async with self._changing:
             await self._load(name, override, files or {}, again=True)
 
@@ -159,7 +169,7 @@ class Repository:
     async def poll(self) -> None:
         """Bring what is served in line with the folder and the engine. What failed is tried again once they change."""
         await asyncio.to_thread(self._engine.refresh)
-        present = _model_names(self._folder)
+        present = model_names(self._folder)
         async with self._changing:
             for name in self.models.keys() - set(present):
                 self._unload(name)
@@ -202,16 +212,21 @@ class Repository:
             NotFoundError: there is none.
         """
         if name not in self.models:
-            raise NotFoundError(f"Request for unknown model: {_shown(name)} is not found")
+            raise NotFoundError(f"Request for unknown model: {shown(name)} is not found")
         return self.models[name]
 
-    def known(self, name: str) -> str:
-        """The model that a name stands for (empty: the default model); empty where there is none."""
-        name = name or self._default_model or ""
+    def known(self, name: str, *, features: bool = False) -> str:
+        """The model that a name stands for (empty: as `resolve`); empty where there is none."""
+        if not name:
+            names = self._meant(features)
+            name = names[0] if len(names) == 1 else ""
         return name if name in self.models else ""
 
-    def resolve(self, name: str, version: str) -> ServedVersion:
+    def resolve(self, name: str, version: str, *, features: bool = False) -> ServedVersion:
         """The version that a request means; empty strings: the default model, its highest ready version.
+
+        Args:
+            features: whether the request asks for those: then the default is the only model that gives some.
 
         Raises:
             InvalidInputError: no model named, and there is no default.
@@ -219,16 +234,21 @@ class Repository:
             UnavailableError: it is not ready.
         """
         if not name:
-            if self._default_model is None:
-                raise InvalidInputError(f"no model named: must be one of {', '.join(self.models)}")
-            name = self._default_model
+            names = self._meant(features)
+            if not names:
+                raise InvalidInputError(
+                    "no model named, and none that is ready gives " + ("features" if features else "classes")
+                )
+            if len(names) > 1:
+                raise InvalidInputError(f"no model named: must be one of {', '.join(names)}")
+            (name,) = names
         model = self.find(name)
         if not model.wanted:
             raise NotFoundError(f"Request for unknown model: '{name}' has no available versions")
         if version:
             if version not in model.versions and not model.reason:
-                shown = version if version.isdecimal() else _shown(version)
-                raise NotFoundError(f"Request for unknown model: '{name}' version {shown} is not found")
+                named = version if version.isdecimal() else shown(version)
+                raise NotFoundError(f"Request for unknown model: '{name}' version {named} is not found")
             entries = [model.versions[version]] if version in model.versions else []
         else:
             entries = list(model.versions.values())
@@ -238,12 +258,18 @@ class Repository:
         reason = model.reason or (entries[-1].reason if entries else "") or "loading"
         raise UnavailableError(f"model '{name}' is not ready: {reason}")
 
+    def _meant(self, features: bool) -> list[str]:
+        """The models that a request without a name may mean."""
+        if self._default_model is not None and not features:
+            return [self._default_model]
+        return [model.name for model in self.models.values() if model.gives_features is features]
+
     def ready_versions(self, name: str) -> list[str]:
         """The versions of a model that take requests, ascending."""
         return sorted((entry.version for entry in self.find(name).versions.values() if entry.served), key=int)
 
     def _is_model(self, name: str) -> bool:
-        return _is_folder_name(name) and (self._folder / name).is_dir()
+        return is_folder_name(name) and (self._folder / name).is_dir()
 
     async def _load_each(self, names: Sequence[str]) -> None:
         """One that cannot be served leaves the others alone."""
@@ -259,11 +285,11 @@ class Repository:
         model = self.models.setdefault(name, ModelEntry(name))
         model.wanted, model.reason = True, ""
         try:
-            with _files_folder(name, files) as given:
+            with files_folder(name, files) as given:
                 failed = await self._load_versions(given or self._folder / name, model, override, again=again)
         except Exception as error:
             model.reason = _reason(error)
-            raise InvalidInputError(f"failed to load {_shown(name)}: {model.reason}") from None
+            raise InvalidInputError(f"failed to load {shown(name)}: {model.reason}") from None
         finally:
             if not self._is_model(name) and not any(entry.served for entry in model.versions.values()):
                 del self.models[name]
@@ -279,11 +305,13 @@ class Repository:
     ) -> list[VersionEntry]:
         """Load a model's versions; those that could not be."""
         proto = read_proto(folder, override)
-        numbers = served_versions(proto, _version_numbers(folder, proto.default_model_filename))
+        numbers = served_versions(proto, version_numbers(folder, proto.default_model_filename))
         if not numbers:
             raise ModelError(f"no version folder (1, 2, …) with a {proto.default_model_filename}")
         contents = {
-            str(number): _content(folder, str(number)) + (override or "") + self._engine.lacks(model.name, str(number))
+            str(number): content_of(folder, str(number))
+            + (override or "")
+            + self._engine.lacks(model.name, str(number))
             for number in numbers
         }
         failed = []
@@ -386,76 +414,11 @@ class Repository:
             entry.served = None
 
 
-def _shown(name: str) -> str:
-    """A caller's word, fit for a message: on one line, and short enough for gRPC's metadata."""
-    return repr(name if len(name) <= MAX_SHOWN_LENGTH else name[:MAX_SHOWN_LENGTH] + "…")
-
-
-def _model_names(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise StartError(f"FOVEA_MODEL_REPOSITORY={folder}: {error.strerror}") from error
-
-
-def _is_folder_name(name: str) -> bool:
-    fits = name.isprintable() and 0 < len(name.encode()) <= MAX_NAME_BYTES
-    return fits and "/" not in name and not name.startswith(".")
-
-
-def _check_files(name: str, files: Mapping[str, bytes], override: str | None) -> None:
-    """Raises:
-    InvalidInputError: these files make no model of that name.
-    """
-    if not _is_folder_name(name):
-        raise InvalidInputError(f"failed to load {_shown(name)}: must be the name of a folder")
-    if override is None:
-        raise InvalidInputError(f"failed to load {_shown(name)}: files need a config beside them")
-    for path in files:
-        if not all(_is_folder_name(part) for part in path.split("/")):
-            raise InvalidInputError(f"failed to load '{name}': {_shown(path)} is not a path in the model's folder")
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, ModelError | StartError):
         return str(error)
     log.error("a model cannot be loaded", exc_info=error)
     return f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def _files_folder(name: str, files: Mapping[str, bytes]) -> Iterator[Path | None]:
-    """A model's folder made of these files, for as long as it takes to load it; None where there are none."""
-    if not files:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="fovea-") as scratch:
-        folder = Path(scratch, name)
-        for path, content in files.items():
-            target = folder / path
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-            except OSError as error:
-                raise ModelError(f"{path}: {error.strerror}") from error
-        yield folder
-
-
-def _version_numbers(folder: Path, filename: str) -> list[int]:
-    names = [path.name for path in folder.iterdir() if (path / filename).is_file()]
-    return [int(name) for name in names if name.isdecimal() and name == str(int(name))]
-
-
-def _content(folder: Path, version: str) -> str:
-    """What stands for the content of a version's files, and of the model's own."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*"), *folder.joinpath(version).rglob("*")]):
-        # Files come and go while a model is being copied here.
-        with suppress(FileNotFoundError):
-            status = path.stat()
-            if S_ISREG(status.st_mode):
-                digest.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def _largest_batch(opened: OpenedVersion) -> int:

@@ -12,10 +12,11 @@ from statistics import median
 
 import torch
 
+from model.answers import answers
 from model.arguments import at_least, net, not_negative, positive, shape, share
 from model.committee import CombineError, combine
-from model.data import SPLITS, DataError, Dataset, hold_out, load
-from model.evaluate import predict, predict_onnx, report, table
+from model.data import SPLITS, DataError, Dataset, hold_out, load, load_classes
+from model.evaluate import predict_onnx, report, table
 from model.export import Export, ExportError, export
 from model.losses import LOSSES
 from model.neighbours import neighbours
@@ -23,6 +24,7 @@ from model.neighbours import table as neighbours_table
 from model.nets import NETS
 from model.nets.arithmetic import NetError
 from model.optimizers import OPTIMIZERS, OptimizerError
+from model.pictures.figure import PictureError
 from model.quantize import PRECISIONS, QuantizeError, quantize
 from model.recipe import Recipe, RecipeError, read_recipe, recipe_for, with_optimizer
 from model.repository import RepositoryError, newest_version, read_signature
@@ -31,6 +33,7 @@ from model.schedules import SCHEDULES
 from model.summary import summarise
 from model.summary import table as summary_table
 from model.train import train
+from model.visualize import add_pictures
 
 CHOSEN = (
     *("epochs", "averaged_epochs", "batch_size", "seed"),
@@ -45,6 +48,7 @@ REFUSALS = (
     ExportError,
     NetError,
     OptimizerError,
+    PictureError,
     QuantizeError,
     RecipeError,
     RepositoryError,
@@ -175,6 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--num-classes", type=at_least(1), default=10, help="default: %(default)s")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run_command=_summary)
+
+    command = commands.add_parser("visualize", help="a picture of a run or of what it answers, as PNG or SVG")
+    add_pictures(command, data)
     return parser
 
 
@@ -256,26 +263,20 @@ def _device(name: str) -> torch.device:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    if options.model.is_file():
-        signature = read_signature(options.model)
-        if signature.features:
-            images = load(options.data, options.split, image_size=signature.image_size)
-            near = neighbours(predict_onnx(options.model, images.images), images.images, images.labels)
-            print(json.dumps(asdict(near)) if options.json else neighbours_table(near))
-            return
-        dataset = _load_labelled(options.data, options.split, signature.classes, signature.image_size)
-        logits = predict_onnx(options.model, dataset.images)
-    else:
-        run = load_run(options.model)
-        dataset = _load_labelled(options.data, options.split, run.classes, run.image_size)
-        logits = predict(run.net, run.preprocess, dataset.images, torch.device("cpu"))
+    signature = read_signature(options.model) if options.model.is_file() else None
+    if signature and signature.features:
+        images = load(options.data, options.split, image_size=signature.image_size)
+        near = neighbours(predict_onnx(options.model, images.images), images.images, images.labels)
+        print(json.dumps(asdict(near)) if options.json else neighbours_table(near))
+        return
+    dataset, logits = answers(options.model, options.data, options.split)
     found = report(logits, dataset.labels, dataset.classes)
     print(json.dumps(asdict(found), allow_nan=False) if options.json else table(found))
 
 
 def _export(options: argparse.Namespace) -> None:
     run = load_run(options.run)
-    test = _load_labelled(options.data, "test", run.classes, run.image_size) if options.data else None
+    test = load_classes(options.data, "test", run.classes, image_size=run.image_size) if options.data else None
     _print_export(_export_as(options.name, run, test, options, features=False), options)
     if options.features is not None:
         name = options.features or f"{options.name}_features"
@@ -311,7 +312,7 @@ def _combine(options: argparse.Namespace) -> None:
     test = None
     if options.data:
         signature = read_signature(members[0] / "model.onnx")
-        test = _load_labelled(options.data, "test", signature.classes, signature.image_size)
+        test = load_classes(options.data, "test", signature.classes, image_size=signature.image_size)
     made = combine(
         members, options.repository, options.name, command=options.command, test=test, test_data=options.data
     )
@@ -334,9 +335,9 @@ def _quantize(options: argparse.Namespace) -> None:
     train = test = None
     if options.data:
         signature = read_signature(source / "model.onnx")
-        train = _load_labelled(options.data, "train", signature.classes, signature.image_size)
+        train = load_classes(options.data, "train", signature.classes, image_size=signature.image_size)
         if _has_test_split(options.data):
-            test = _load_labelled(options.data, "test", signature.classes, signature.image_size)
+            test = load_classes(options.data, "test", signature.classes, image_size=signature.image_size)
     made = quantize(
         source,
         options.name or f"{entry.name}_{options.precision}",
@@ -377,13 +378,6 @@ def _has_test_split(data: str) -> bool:
     root = Path(data)
     is_image_folder = any((root / name).is_dir() for name in SPLITS["train"])
     return not is_image_folder or any((root / name).is_dir() for name in SPLITS["test"])
-
-
-def _load_labelled(data: str, split: str, classes: tuple[str, ...], image_size: int) -> Dataset:
-    dataset = load(data, split, image_size=image_size)
-    if dataset.classes != classes:
-        raise DataError(f"{data}: its classes are {', '.join(dataset.classes)}; the model's are {', '.join(classes)}")
-    return dataset
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def to_onnx(run: Run, output: str = "logits") -> bytes:
 
 
 def parity(run: Run, model: bytes, pixels: Pixels) -> dict[int, float]:
-    """Compare the exported model with PyTorch at several batch sizes, on one photo's pixels and on noise.
+    """Compare the exported model with PyTorch at several batch sizes, on one photo's pixels, one colour, and noise.
 
     Returns:
         For each batch size, the largest absolute difference over the largest absolute output.
@@ -153,6 +153,8 @@ def parity(run: Run, model: bytes, pixels: Pixels) -> dict[int, float]:
     for batch_size in PARITY_BATCH_SIZES:
         batch = rng.integers(0, 256, (batch_size, *pixels.shape), np.uint8)
         batch[0] = pixels
+        # Of one colour, where a division by zero would show.
+        batch[1:2] = 128
         expected = predict(run.net, run.preprocess, batch, torch.device("cpu"))
         found = predict_onnx(model, batch)
         if found.shape != expected.shape:

@@ -138,6 +138,10 @@ RECIPES = {
     for recipe in (
         replace(_PIXELS, net="linear", optimizer="sgd", lr=0.01, momentum=0.0),
         replace(_PIXELS, net="two_layer", epochs=30),
+        replace(_PIXELS, net="colour_histogram"),
+        replace(_PIXELS, net="hog", lr=0.003, l2=1e-4),
+        replace(_PIXELS, net="bovw", lr=0.003),
+        replace(_PIXELS, net="features", lr=0.003, l2=1e-2),
         # He et al.'s first weights and Adam: any N, M and K learns, without a rate of its own.
         replace(
             _PAPERS, net=PREFIX, epochs=20, optimizer="adam", lr=1e-3, momentum=0.0, schedule="cosine", l2=0.0, shift=2

@@ -109,14 +109,15 @@ class _Walk(fx.Interpreter):
         result = super().run_node(n)
         if n.op == "placeholder":
             self._fields[n] = Field.of_pixels()
-        elif n.op != "output" and isinstance(result, Tensor):
+        # A constant of the network's has no place among its layers.
+        elif n.op not in ("get_attr", "output") and isinstance(result, Tensor):
             self._note(n, result)
         return result
 
     def _note(self, node: fx.Node, result: Tensor) -> None:
         module = self.fetch_attr(str(node.target)) if node.op == "call_module" else None
         given = [self.env[source] for source in node.all_input_nodes]
-        field = joined([self._fields[source] for source in node.all_input_nodes])
+        field = joined([self._fields[source] for source in node.all_input_nodes if source in self._fields])
         notes: list[str] = []
         multiply_adds = 0
         match module:

@@ -28,14 +28,20 @@ from model.evaluate import accuracy, predict
 from model.losses import LOSSES, l1_penalty
 from model.nets import build
 from model.nets.fastcnn import FastCNN
+from model.nets.features import OnFeatures
 from model.nets.preprocess import Preprocess
 from model.optimizers import optimizers_for
-from model.recipe import Recipe
+from model.recipe import Recipe, RecipeError
 from model.run import Run, RunError, load_run, restore, save
 from model.schedules import SCHEDULES
 
 AVERAGED_LR = 0.25
 """The learning rate while weights are averaged, relative to the one at the start."""
+
+PIXELS = ([0.0] * 3, [1 / 255] * 3)
+"""Mean and standard deviation, on the scale 0 to 1, that leave pixels the whole numbers from 0 to 255."""
+
+FEATURES_BATCH_SIZE = 250
 
 
 def train(
@@ -67,6 +73,7 @@ def train(
         RunError: the loss is no longer finite, or the folder's checkpoint belongs to other data.
         NetError: the network cannot be built for images of this size.
         OptimizerError: the recipe's optimizer is not for this network.
+        RecipeError: it changes images whose features are fixed.
     """
     images, labels = torch.from_numpy(dataset.images).to(device), torch.from_numpy(dataset.labels).to(device)
     batch_size = min(recipe.batch_size, len(dataset))
@@ -76,13 +83,17 @@ def train(
     total_steps = epochs * steps_per_epoch
 
     torch.manual_seed(recipe.seed)
-    mean, std = _channel_statistics(images)
-    preprocess = Preprocess(mean, std).to(device)
     _, height, width, channels = dataset.images.shape
     net = build(recipe.net, len(dataset.classes), (channels, height, width)).to(device)
+    if isinstance(net, OnFeatures) and (recipe.flip or recipe.shift or recipe.cutout or recipe.cutmix):
+        raise RecipeError(f"{recipe.net}: its features are those of whole images: leave cutout and cutmix at 0")
+    mean, std = PIXELS if isinstance(net, OnFeatures) else _channel_statistics(images)
+    preprocess = Preprocess(mean, std).to(device)
     folder.mkdir(parents=True, exist_ok=True)
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from its stub
-    if isinstance(net, FastCNN):
+    step, seconds, start = 0, 0.0, time.perf_counter()
+    resumed = (folder / "checkpoint.pt").is_file()
+    if isinstance(net, FastCNN | OnFeatures) and not resumed:
         sample = torch.randperm(len(images), generator=_generator(recipe.seed, "whitening"))[:5000]
         net.prepare(preprocess(images[sample.to(device)]))
     optimizers = optimizers_for(
@@ -110,9 +121,12 @@ def train(
         "held_out_images": len(held_out) if held_out else 0,
         **origin,
     }
-    step, seconds = 0, 0.0
-    if (folder / "checkpoint.pt").is_file():
+    if resumed:
         info, step, seconds = restore(folder, info, net, average, optimizers, device)
+    # Fixed features are computed once, and one layer is trained on them.
+    features = _features(net, preprocess, images) if isinstance(net, OnFeatures) else None
+    trained = net.head if isinstance(net, OnFeatures) else net
+    seconds += time.perf_counter() - start
     # Only now: loading an optimizer's state gives it new groups.
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
 
@@ -151,7 +165,7 @@ def train(
                     # For dropout, which draws from this generator: a resumed run drops the same units.
                     torch.manual_seed(_seed(recipe.seed, "dropout", step))
                     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision):
-                        logits = net(preprocess(pixels))
+                        logits = trained(preprocess(pixels) if features is None else features[chosen.to(device)])
                         losses = [
                             loss_of(logits.float(), label, recipe.label_smoothing)
                             for label in (target, target[partner])
@@ -263,6 +277,16 @@ def has_bfloat16() -> bool:
     """Whether this CPU has instructions for products of bfloat16."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+@torch.no_grad()
+def _features(net: OnFeatures, preprocess: Preprocess, images: Tensor) -> Tensor:
+    """What the linear layer gets of each of the images, (N, D) float32."""
+    found = torch.empty(len(images), net.head.in_features, device=images.device)
+    for at in tqdm(range(0, len(images), FEATURES_BATCH_SIZE), desc="features", unit="batches"):
+        batch = slice(at, at + FEATURES_BATCH_SIZE)
+        found[batch] = net.describe(preprocess(images[batch]))
+    return found
 
 
 def _generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:

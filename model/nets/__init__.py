@@ -1,4 +1,7 @@
-"""The networks. Each takes normalised float32 (N, C, H, W) and returns logits float32 (N, num_classes)."""
+"""The networks. Each takes normalised float32 (N, C, H, W) and returns logits float32 (N, num_classes).
+
+Those of `features` take pixels from 0 to 255 instead of normalised ones.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from model.nets.alexnet import alexnet, alexnet_cifar
 from model.nets.arithmetic import InputShape, NetError
 from model.nets.convnetjs import convnetjs
 from model.nets.fastcnn import FastCNN
+from model.nets.features import bovw, colour_histogram, features, hog
 from model.nets.googlenet import googlenet
 from model.nets.lenet import LeNet
 from model.nets.linear import linear, two_layer
@@ -21,6 +25,10 @@ from model.nets.vgg import vgg16
 NETS: dict[str, Callable[[int, InputShape], nn.Module]] = {
     "linear": linear,
     "two_layer": two_layer,
+    "colour_histogram": colour_histogram,
+    "hog": hog,
+    "bovw": bovw,
+    "features": features,
     "neocognitron": neocognitron,
     "lenet": LeNet,
     "convnetjs": convnetjs,

@@ -213,7 +213,7 @@ def test_a_missing_device_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixt
         ("--hold-out", "-1", "-1 is too small: must be 0 or more"),
         ("--cutout", "-1", "-1 is too small: must be 0 or more"),
         ("--epochs", "two", "'two' is not a whole number"),
-        ("--net", "resnet", "no network 'resnet': must be one of linear, two_layer, neocognitron"),
+        ("--net", "resnet", "no network 'resnet': must be one of linear, two_layer, colour_histogram"),
         ("--net", "conv:N=1,M=1", "conv:N=1,M=1: conv needs filters=…, F=…"),
         ("--optimizer", "newton", "invalid choice: 'newton'"),
         ("--lr", "0", "0 is too small: must be more than 0"),

@@ -22,7 +22,7 @@ from model.muon import Muon
 from model.nets import build
 from model.nets.arithmetic import NetError
 from model.optimizers import OPTIMIZERS
-from model.recipe import RECIPES, Recipe, with_optimizer
+from model.recipe import RECIPES, Recipe, RecipeError, with_optimizer
 from model.run import Run, RunError
 from model.schedules import SCHEDULES
 from model.train import train
@@ -32,6 +32,7 @@ ORIGIN = {"command": "python -m model train synthetic", "data": "synthetic"}
 # 96 images make 10 steps of 9 an epoch.
 LENET = replace(RECIPES["lenet"], epochs=3, batch_size=9)
 FASTCNN = replace(RECIPES["fastcnn"], epochs=1, averaged_epochs=1, batch_size=9)
+FEATURES = replace(RECIPES["features"], epochs=1, batch_size=9)
 # Its dropout draws numbers in every step.
 DROPOUT = replace(RECIPES["alexnet_cifar"], epochs=1, batch_size=9)
 
@@ -104,6 +105,7 @@ INTERRUPTIONS = {
     "saving": (torch, "save", 1, LENET, 10),
     "SGD": (SGD, "step", 7, LENET, 7),
     "Muon": (Muon, "step", 5, FASTCNN, 5),
+    "features": (model.train, "augment", 4, FEATURES, 4),
     "dropout": (model.train, "augment", 4, DROPOUT, 4),
     **{
         f"{optimizer}, {schedule}": (
@@ -158,6 +160,38 @@ def test_a_run_from_before_there_was_a_choice_of_optimizers_goes_on(
         (stopped / "run.json").write_text(json.dumps(info))
         assert same(start(shapes, recipe, stopped), straight)
         assert json.loads((stopped / "run.json").read_text())["recipe"]["optimizer"] == recipe.optimizer
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_layer_trained_on_features_is_a_classifier_of_pixels(loss: str, shapes: Dataset, tmp_path: Path) -> None:
+    """Features are computed once for training, and for every image that is asked about."""
+    run = start(shapes, replace(FEATURES, epochs=10, loss=loss), tmp_path, held_out=shapes)
+    last = run.metrics()[-1]
+    assert last["loss"] < run.metrics()[0]["loss"]
+    assert last["held_out_accuracy"] == pytest.approx(last["train_accuracy"], abs=0.05)
+    assert last["train_accuracy"] > 0.9
+    # Features are of pixels from 0 to 255.
+    pixels = torch.from_numpy(shapes.images[:2])
+    assert torch.equal(run.preprocess(pixels), pixels.permute(0, 3, 1, 2).float())
+
+
+def test_another_seed_learns_other_words(shapes: Dataset, tmp_path: Path) -> None:
+    recipe = replace(RECIPES["bovw"], epochs=1, batch_size=9)
+    first, again, other = (
+        weights(start(shapes, replace(recipe, seed=seed), tmp_path / str(number)))["features.0.words.weight"]
+        for number, seed in enumerate((0, 0, 1))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("change", [{"cutout": 4}, {"cutmix": 0.5}])
+def test_images_whose_features_are_fixed_are_not_changed(
+    change: dict[str, Any], shapes: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"features: .* leave cutout and cutmix at 0"):
+        start(shapes, replace(FEATURES, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("loss", LOSSES)

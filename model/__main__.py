@@ -21,7 +21,6 @@ from model.losses import LOSSES
 from model.nets import NETS
 from model.nets.arithmetic import NetError
 from model.optimizers import OPTIMIZERS, OptimizerError
-from model.quantize import PRECISIONS, QuantizeError, quantize
 from model.recipe import Recipe, RecipeError, read_recipe, recipe_for, with_optimizer
 from model.repository import RepositoryError, newest_version, read_signature
 from model.run import RunError, load_run, read_info
@@ -29,6 +28,9 @@ from model.schedules import SCHEDULES
 from model.summary import summarise
 from model.summary import table as summary_table
 from model.train import train
+from model.variants import KINDS, PRECISIONS
+from model.variants.kind import VariantError
+from model.variants.make import make_variant
 
 CHOSEN = (
     *("epochs", "averaged_epochs", "batch_size", "seed"),
@@ -43,10 +45,10 @@ REFUSALS = (
     ExportError,
     NetError,
     OptimizerError,
-    QuantizeError,
     RecipeError,
     RepositoryError,
     RunError,
+    VariantError,
 )
 """What is told in one line."""
 
@@ -136,20 +138,17 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run_command=_combine)
 
     command = commands.add_parser("quantize", help="publish a smaller variant of an exported model, beside it")
-    command.add_argument("model", type=Path, help="the model's folder, <repository>/<name>")
     command.add_argument(
-        "--precision", choices=sorted(PRECISIONS), required=True, help="int8 for CPUs, float16 for GPUs"
-    )
-    command.add_argument("--version", type=at_least(1), help="of the model; default: the newest")
-    command.add_argument("--name", help="the variant's; default: <name>_<precision>")
-    command.add_argument(
-        "--data", help=f"{data}: to calibrate int8 and compare on the training split, and measure on the test split"
+        "--precision", dest="kind", choices=sorted(PRECISIONS), required=True, help="int8 for CPUs, float16 for GPUs"
     )
     command.add_argument(
         "--calibration-images", type=at_least(1), default=1000, help="of the training split, default: %(default)s"
     )
-    command.add_argument("--seed", type=at_least(0), default=0, help="that draws them, default: %(default)s")
-    command.set_defaults(run_command=_quantize)
+    _add_variant_arguments(command, f"{data}: to calibrate int8 and compare on the training split, and measure on test")
+
+    command = commands.add_parser("optimise", help="publish a variant of an exported model, its graph optimised")
+    command.set_defaults(kind="optimised", calibration_images=1000)
+    _add_variant_arguments(command, f"{data}: to compare on the training split, and measure on the test split")
 
     command = commands.add_parser("summary", help="a network's layers: shapes, parameters, cost, receptive field")
     command.add_argument(
@@ -164,6 +163,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run_command=_summary)
     return parser
+
+
+def _add_variant_arguments(command: argparse.ArgumentParser, data: str) -> None:
+    command.add_argument("model", type=Path, help="the model's folder, <repository>/<name>")
+    command.add_argument("--version", type=at_least(1), help="of the model; default: the newest")
+    command.add_argument("--name", help="the variant's; default: <name>_int8, <name>_float16 or <name>_optimised")
+    command.add_argument("--data", help=data)
+    command.add_argument("--seed", type=at_least(0), default=0, help="that draws images, default: %(default)s")
+    command.set_defaults(run_command=_make_variant)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -298,7 +306,7 @@ def _version_folder(entry: Path, version: int | None = None) -> Path:
     return entry / str(version)
 
 
-def _quantize(options: argparse.Namespace) -> None:
+def _make_variant(options: argparse.Namespace) -> None:
     entry = options.model
     source = _version_folder(entry, options.version)
     train = test = None
@@ -307,10 +315,11 @@ def _quantize(options: argparse.Namespace) -> None:
         train = _load_labelled(options.data, "train", signature.classes, signature.image_size)
         if _has_test_split(options.data):
             test = _load_labelled(options.data, "test", signature.classes, signature.image_size)
-    made = quantize(
+    kind = KINDS[options.kind]
+    made = make_variant(
         source,
-        options.name or f"{entry.name}_{options.precision}",
-        options.precision,
+        options.name or f"{entry.name}_{options.kind}",
+        kind,
         command=options.command,
         train=train,
         test=test,
@@ -318,10 +327,10 @@ def _quantize(options: argparse.Namespace) -> None:
         calibration_images=options.calibration_images,
         seed=options.seed,
     )
-    comparison, bounds = made.comparison, PRECISIONS[options.precision]
+    comparison = made.comparison
     print(
-        f"against float32: relative error {comparison.error:.4f} (allowed: {bounds.error}), same top-1 on "
-        f"{comparison.agreement:.4f} (at least: {bounds.agreement}) of {comparison.images} images"
+        f"against float32: relative error {comparison.error:.4f} (allowed: {kind.error}), same top-1 on "
+        f"{comparison.agreement:.4f} (at least: {kind.agreement}) of {comparison.images} images"
     )
     if made.tested and made.float32_tested:
         print(

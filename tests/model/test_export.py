@@ -17,8 +17,6 @@ from model.evaluate import predict, predict_onnx
 from model.export import ExportError, export, parity, to_onnx
 from model.golden import draw_photo
 from model.images import read_pixels
-from model.nets import NETS
-from model.recipe import recipe_for
 from model.repository import RepositoryError
 from model.run import Run
 from model.train import train
@@ -158,15 +156,3 @@ def test_a_failing_export_leaves_nothing_behind(
     with pytest.raises(ExportError, match="at batch size 3: at most 1e-04 is allowed"):
         export(fastcnn_run, tmp_path / "repository", "shapes", command=COMMAND, test=shapes)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("name", [*NETS, "conv:N=2,M=2,K=1,filters=4-8,F=3,P=1,pool=max2"])
-def test_every_network_trains_and_is_exported_with_parity(name: str, tmp_path: Path) -> None:
-    size = {"alexnet": 64, "vgg16": 32}.get(name, 16)
-    recipe = replace(recipe_for(name), epochs=1, averaged_epochs=0, batch_size=6, lr=1e-3)
-    dataset = synthetic("train", image_size=size, count=12)
-    run = train(dataset, None, recipe, tmp_path / "run", device=torch.device("cpu"), origin=ORIGIN)
-    done = export(run, tmp_path, "net", command=COMMAND)
-    assert list(done.parity) == [1, 3, 64]
-    assert max(done.parity.values()) < 1e-4
-    assert f"| Network | {name}, " in (tmp_path / "net" / "model_card.md").read_text()

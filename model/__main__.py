@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from model.arguments import at_least, net, not_negative, positive, shape, share
+from model.arguments import at_least, net, not_negative, positive, row_epochs, shape, share
 from model.committee import CombineError, combine
 from model.data import SPLITS, DataError, Dataset, hold_out, load
 from model.evaluate import predict, predict_onnx, report, table
@@ -21,12 +21,13 @@ from model.losses import LOSSES
 from model.nets import NETS
 from model.nets.arithmetic import NetError
 from model.optimizers import OPTIMIZERS, OptimizerError
-from model.recipe import Recipe, RecipeError, read_recipe, recipe_for, with_optimizer
+from model.recipe import Recipe, RecipeError, fitted, read_recipe, recipe_for, with_optimizer
 from model.repository import RepositoryError, newest_version, read_signature
 from model.run import RunError, load_run, read_info
 from model.schedules import SCHEDULES
 from model.summary import summarise
 from model.summary import table as summary_table
+from model.table import as_markdown, make_row, planned_epochs, read_rows, write_rows
 from model.train import train
 from model.variants import KINDS, PRECISIONS
 from model.variants.kind import VariantError
@@ -162,6 +163,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--num-classes", type=at_least(1), default=10, help="default: %(default)s")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run_command=_summary)
+
+    command = commands.add_parser("table", help="train, export and measure network after network, a row for each")
+    command.add_argument("data", help=data)
+    command.add_argument("--repository", type=Path, required=True, help="the model repository's folder")
+    command.add_argument(
+        "--runs", type=Path, required=True, help="folder for the runs, and for table.json and table.md"
+    )
+    command.add_argument(
+        "--rows", nargs="+", type=net, metavar="NAME", default=list(NETS), help="default: all networks"
+    )
+    command.add_argument(
+        "--epochs",
+        nargs="+",
+        type=row_epochs,
+        metavar="NAME=N",
+        default=[],
+        help="of rows; 0 not to train; default: the recipes'",
+    )
+    command.add_argument("--image-size", type=at_least(1), default=32, help="height and width in pixels, default: 32")
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    command.set_defaults(run_command=_table)
     return parser
 
 
@@ -192,8 +214,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.hold_out:
         dataset, held_out = hold_out(dataset, options.hold_out, recipe.seed)
     if options.batch_size is None:
-        # A small data set would otherwise be a single step an epoch.
-        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, len(dataset) // 10)))
+        recipe = fitted(recipe, len(dataset))
     device = _device(options.device)
     epochs = recipe.epochs + recipe.averaged_epochs
     print(
@@ -349,6 +370,32 @@ def _make_variant(options: argparse.Namespace) -> None:
 def _summary(options: argparse.Namespace) -> None:
     found = summarise(options.names, options.num_classes, options.input)
     print(json.dumps(asdict(found)) if options.json else summary_table(found))
+
+
+def _table(options: argparse.Namespace) -> None:
+    device, epochs = _device(options.device), dict(options.epochs)
+    dataset = load(options.data, "train", image_size=options.image_size)
+    test = _load_labelled(options.data, "test", dataset.classes, options.image_size)
+    file = options.runs / "table.json"
+    rows = {row.name: row for row in read_rows(file)}
+    for name in options.rows:
+        planned = planned_epochs(name, epochs.get(name), options.image_size)
+        if name in rows and rows[name].epochs == planned:
+            print(f"{name}: is in {file} already")
+            continue
+        print(f"{name}: {planned} epochs" if planned else f"{name}: not trained")
+        rows[name] = make_row(
+            name,
+            epochs.get(name),
+            dataset,
+            test,
+            repository=options.repository,
+            runs=options.runs,
+            device=device,
+            origin={"command": options.command, "data": options.data, "skip_broken": False},
+        )
+        write_rows(file, list(rows.values()))
+    print(as_markdown(list(rows.values())))
 
 
 def _has_test_split(data: str) -> bool:

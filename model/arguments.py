@@ -25,6 +25,12 @@ def net(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def row_epochs(text: str) -> tuple[str, int]:
+    """`NAME=N`: the epochs of one network; a specification has `=` in its name, too."""
+    name, _, epochs = text.rpartition("=")
+    return net(name), at_least(0)(epochs)
+
+
 def not_negative(text: str) -> float:
     value = _number(text)
     if value < 0:

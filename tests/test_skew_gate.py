@@ -1,4 +1,4 @@
-"""A small network, trained here, as float32 and in each kind of variant: served where all is right, refused where it is not."""
+"""A small network, trained here, and its variants: served where all is right, refused where it is not."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ def with_gelu(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with GELU as one operator of the standard; a graph without GELU as it is.
 
     Of the exporter's five, two read the same input. Quantized, each gets a DequantizeLinear of its own, and ONNX
-    Runtime no longer finds GELU in them. Without GELU a later opset gains nothing, and may lose: ONNX Runtime computes average
-    pooling of opset 19 and later slower (neocognitron: 0.6 times the images/s).
+    Runtime no longer finds GELU in them. Without GELU a later opset gains nothing, and may lose: ONNX Runtime computes
+    average pooling of opset 19 and later slower (neocognitron: 0.6 times the images/s).
     """
     if not any(node.op_type == "Erf" for node in model.graph.node):
         return model

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from model.golden import draw_photo
 from model.images import read_pixels
 from model.repository import RepositoryError
 from model.run import Run
-from model.train import train
 
 COMMAND = "python -m model export run"
 ORIGIN = {"command": "python -m model train synthetic", "data": "synthetic"}

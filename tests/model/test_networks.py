@@ -29,7 +29,7 @@ from model.variants.make import make_variant
 PATTERN = "conv:N=2,M=2,K=1,filters=4-8,F=3,P=1,pool=max2"
 SMALLEST = {"alexnet": 64, "vgg16": 32}
 HEAVY = ("alexnet", "alexnet_cifar", "vgg16", "googlenet", "resnet18", "resnet50")
-"""Their variants take seconds each."""
+"""Their variants take seconds each. Those of fastcnn, which one epoch teaches too little, are in `variants/test_make`."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,10 @@ def test_it_trains_and_is_exported_with_parity(network: tuple[Dataset, Export]) 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "network",
-    [*(pytest.param(name, marks=pytest.mark.system if name in HEAVY else ()) for name in NETS), PATTERN],
+    [
+        *(pytest.param(name, marks=pytest.mark.system if name in HEAVY else ()) for name in NETS if name != "fastcnn"),
+        PATTERN,
+    ],
     indirect=True,
 )
 def test_it_has_variants(network: tuple[Dataset, Export], kind: str) -> None:

@@ -29,7 +29,7 @@ from model.variants.make import make_variant
 PATTERN = "conv:N=2,M=2,K=1,filters=4-8,F=3,P=1,pool=max2"
 SMALLEST = {"alexnet": 64, "vgg16": 32}
 HEAVY = ("alexnet", "alexnet_cifar", "vgg16", "googlenet", "resnet18", "resnet50")
-"""Their variants take seconds each. Those of fastcnn, which one epoch teaches too little, are in `variants/test_make`."""
+"""Their variants take seconds each. One epoch teaches fastcnn too little: its variants are in `variants/test_make`."""
 
 
 @pytest.fixture(scope="module")

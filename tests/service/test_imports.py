@@ -64,11 +64,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rest": ADAPTER | {"control", "log_settings", "rest", "shared_memory", "trace_settings"},
     "rpc": ADAPTER | {"control", "log_settings", "rpc", "pb", "shared_memory", "trace_settings"},
     "client": {"pb"},
+    "compare": {"client", "pb"},
     "app": ADAPTER
     | {"backends", "control", "cuda_memory", "decoding", "rest", "rpc", "pb", "settings", "shared_memory"}
     | {"log_settings", "trace_settings", "tracing"},
     "announcement": {"app", "image_contract", "loading", "settings"},
-    "__main__": {"announcement", "app", "client", "errors", "settings"},
+    "__main__": {"announcement", "app", "client", "compare", "errors", "settings"},
     "__init__": set(),
 }
 """For each module or package of the service, those of the service that it may import."""
@@ -80,7 +81,7 @@ ONLY_IN: dict[str, set[str]] = {
     "starlette": {"rest", "app"},
     "uvicorn": {"app", "rest"},
     "uvloop": {"__main__"},
-    "grpc": {"backends", "rpc", "client", "app", "errors", "pb"},
+    "grpc": {"backends", "rpc", "client", "compare", "app", "errors", "pb"},
     "pygrpc_native": {"rpc"},
     "prometheus_client": {"telemetry"},
     "pydantic": {"settings", "rest", "__main__"},

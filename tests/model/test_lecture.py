@@ -21,7 +21,8 @@ from model.recipe import RECIPES, USUAL
 from model.schedules import SCHEDULES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "lecture.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+BLOCKS = [block for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) if "fovea serve" not in block]
+"""Those with a service are in `tests/test_lecture_served.py`."""
 ROWS = re.findall(r"^\| `(\w+)` \| .* \| (\S+) \| (\S*) ?\| (\d+)x\d+ \|$", TEXT, re.MULTILINE)
 PROGRAM = ".venv/bin/fovea-model"
 

@@ -48,7 +48,9 @@ class Cpu:
         figures = {}
         busy_s, total_s = _core_seconds()
         if total_s > self._total_s:
-            figures["cpu_utilisation_percent"] = 100 * (busy_s - self._busy_s) / (total_s - self._total_s)
+            # The kernel's idle time may run ahead of the others' by a tick, and sums of floats by their rounding.
+            busy_share = (busy_s - self._busy_s) / (total_s - self._total_s)
+            figures["cpu_utilisation_percent"] = 100 * min(max(busy_share, 0.0), 1.0)
             self._busy_s, self._total_s = busy_s, total_s
         if self._counters:
             figures["energy_j"] = sum(counter.used_j() for counter in self._counters)

@@ -11,7 +11,7 @@ import pytest
 from service.shared_memory import FOLDER
 from tests.conformance.models import write_repository
 from tests.fuzz.campaign import TRIED
-from tests.fuzz.target import INFER, NO_MESSAGE, Target
+from tests.fuzz.target import Target
 from tests.repositories import write_model
 from tests.service.launch import RunningService, running
 
@@ -41,26 +41,6 @@ def target(attacked: RunningService) -> Iterator[Target]:
         found.register("region", Path(memory.name).name, 256)
         yield found
         found.close()
-
-
-@pytest.fixture(scope="session")
-def attacked_below(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """For what is no message, and no path: grpcio logs a traceback for each of these."""
-    repository = tmp_path_factory.mktemp("attacked_below")
-    write_repository(repository)
-    write_model(repository)
-    with running(repository, may_log="DecodeError") as service:
-        target = Target(service)
-        target.call(INFER, [b"\xff"], *NO_MESSAGE)
-        target.close()
-        yield service
-
-
-@pytest.fixture
-def target_below(attacked_below: RunningService) -> Iterator[Target]:
-    found = Target(attacked_below)
-    yield found
-    found.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -13,20 +13,16 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from tests.conformance.wire import model_path, simple_inputs, simple_request
 from tests.fuzz.mutations import to_json
-from tests.service.launch import GRPC_TRANSPORT, RunningService
+from tests.service.launch import RunningService
 
 TIMEOUT_S = 60.0
 MAX_ERROR_BYTES = 8 * 2**10
 """Of an error, whatever a client's own words in it."""
 
 SERVERS_FAULT = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
-NO_MESSAGE = {"grpcio": SERVERS_FAULT[:1], "native": SERVERS_FAULT}[GRPC_TRANSPORT]
-"""What bytes that are no message get; from the native transport UNKNOWN on streams, INTERNAL otherwise."""
 NOT_AT_ALL = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-GRPCIOS_OWN = re.compile(
-    r"^[ |]*(?:\S+\.DecodeError|UnicodeDecodeError|\S+\.ExecuteBatchError|ExceptionGroup):", re.MULTILINE
-)
-"""How a traceback ends that grpcio logs: bytes that are no message, a path that is no text, nobody there to be told."""
+GRPCIOS_OWN = re.compile(r"^[ |]*(?:UnicodeDecodeError|\S+\.ExecuteBatchError|ExceptionGroup):", re.MULTILINE)
+"""How a traceback ends that grpcio logs: a path that is no text, nobody there to be told."""
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 TO_LOAD = ("controlled", "nothing")

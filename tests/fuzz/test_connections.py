@@ -183,6 +183,23 @@ FLOODS = {
 }
 
 
+@pytest.fixture(scope="module")
+def attacked_below(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """grpcio logs a traceback for each path that is no text."""
+    repository = tmp_path_factory.mktemp("attacked_below")
+    write_repository(repository)
+    write_model(repository)
+    with running(repository, may_log={"grpcio": "UnicodeDecodeError", "native": ""}[GRPC_TRANSPORT]) as service:
+        yield service
+
+
+@pytest.fixture
+def target_below(attacked_below: RunningService) -> Iterator[Target]:
+    found = Target(attacked_below)
+    yield found
+    found.close()
+
+
 @pytest.mark.parametrize("name", FLOODS)
 def test_what_comes_to_the_grpc_port(target_below: Target, name: str) -> None:
     TRIED["connections, gRPC port"] += 1

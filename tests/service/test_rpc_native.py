@@ -19,9 +19,14 @@ from tests.service.launch import ROOT, RunningService, environment, run_to_end, 
 pytest.importorskip("pygrpc_native")
 
 MODULE_TIMEOUT_S = 1500
-QUICK = ("service/test_grpc.py", "test_conformance.py", "fuzz/test_grpc.py", "fuzz/test_connections.py")
+QUICK = ("service/test_grpc.py", "service/test_rpc_registration.py")
 OTHERS = ("app", "client", "hostile", "inference", "log_settings", "swap", "trace_settings", "tracing")
-LONG = ("fuzz/test_grpc.py", "fuzz/test_connections.py", *(f"service/test_{name}.py" for name in OTHERS))
+LONG = (
+    "test_conformance.py",
+    "fuzz/test_grpc.py",
+    "fuzz/test_connections.py",
+    *(f"service/test_{name}.py" for name in OTHERS),
+)
 MIB = 2**20
 
 

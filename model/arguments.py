@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 from model.nets import check_name
 from model.nets.arithmetic import InputShape, NetError
+from model.pictures.figure import SUFFIXES
 from model.summary import read_shape
 
 
@@ -29,6 +31,12 @@ def row_epochs(text: str) -> tuple[str, int]:
     """`NAME=N`: the epochs of one network; a specification has `=` in its name, too."""
     name, _, epochs = text.rpartition("=")
     return net(name), at_least(0)(epochs)
+
+
+def picture_file(text: str) -> Path:
+    if Path(text).suffix.lower() not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text}: its name must end in {' or '.join(SUFFIXES)}")
+    return Path(text)
 
 
 def not_negative(text: str) -> float:

@@ -101,6 +101,8 @@ def make_variant(
     if name == source.parent.name:
         raise VariantError(f"{name}: a variant is a model of its own, not a version: give it another name")
     signature = read_signature(float32)
+    if signature.features:
+        raise VariantError(f"{source.parent.name}: gives features; what has variants is a classifier")
     version = next_version(repository, name, signature)
     try:
         photo = (source / "golden.jpg").read_bytes()

@@ -84,7 +84,7 @@ def test_what_is_no_result_is_an_error(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_pictures_of_the_docs_are_small_and_shown() -> None:
-    performance = (FOLDER.parent / "performance.md").read_text()
+    documents = "".join(file.read_text() for file in FOLDER.parent.glob("*.md"))
     files = list(FOLDER.iterdir())
-    assert {f"pictures/{file.name}" for file in files} == set(re.findall(r"\]\((pictures/[^)]+)\)", performance))
+    assert {f"pictures/{file.name}" for file in files} == set(re.findall(r"\]\((pictures/[^)]+)\)", documents))
     assert all(file.stat().st_size < 120_000 for file in files)

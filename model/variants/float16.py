@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 from model.golden import LOGIT_TOLERANCE
 from model.images import Pixels
@@ -12,8 +13,12 @@ from model.variants.kind import Kind
 
 
 def to_float16(model: onnx.ModelProto, _: Pixels) -> onnx.ModelProto:
-    converted: onnx.ModelProto = convert_float_to_float16(with_gelu(model), keep_io_types=True)
-    return converted
+    converted = OnnxModel(convert_float_to_float16(with_gelu(model), keep_io_types=True))
+    # Casts are put at the end of the graph, and what stands before one may keep float16 for its type.
+    converted.topological_sort()
+    found: onnx.ModelProto = converted.model
+    del found.graph.value_info[:]
+    return found
 
 
 FLOAT16 = Kind(

@@ -35,6 +35,7 @@ def card_section(run: Run, *, tested: Report | None, test_data: str | None, comm
         "Network": f"{recipe.pop('net')}, {parameters} parameters",
         "Training data": f"`{info['data']}`: {info['training_images']} images; {info['held_out_images']} more held out",
         "Epochs": f"{len(metrics)} of {recipe.pop('epochs') + recipe['averaged_epochs']}",
+        "Training time": run.training_time(),
         "Seed": recipe.pop("seed"),
         "Recipe": ", ".join(f"{key} {value}" for key, value in recipe.items()),
     }

@@ -64,7 +64,7 @@ def train(
     accuracy of an epoch that was interrupted cover only the part of it after the resumption.
 
     Several workers share each batch and its gradient: a run has the same batches, and the same steps but for rounding,
-    with any number of them. Only units that are dropped and the statistics of batch normalisation are each worker's own.
+    with any number of them. Only dropped units and the statistics of batch normalisation are each worker's own.
 
     Args:
         dataset: the training images; (N, H, W, 3) uint8.
@@ -129,9 +129,8 @@ def train(
         info, step, seconds = restore(folder, info, net, average, optimizers, device)
     # Only now: loading an optimizer's state gives it new groups.
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    forward = workers.parallel(net)
-    if device.type in COMPILED_ON:
-        forward = torch.compile(forward)
+    parallel = workers.parallel(net)
+    forward = torch.compile(parallel) if device.type in COMPILED_ON else parallel
     mine = workers.share(batch_size)
     # What makes a mean over this worker's images its part of the mean over the workers.
     weight = len(range(batch_size)[mine]) * workers.count / batch_size

@@ -108,8 +108,9 @@ def local_rank() -> int:
 
 def program() -> list[str]:
     """What started this program, up to its own arguments."""
-    module = ["-m", "model"]
     if not launched():
-        return ["python", *module]
+        return ["python", "-m", "model"]
     machines, workers = os.environ["GROUP_WORLD_SIZE"], os.environ["LOCAL_WORLD_SIZE"]
-    return ["torchrun", "--nnodes", machines, "--nproc-per-node", workers, *module]
+    where = ["--standalone"] if machines == "1" else ["--nnodes", machines]
+    # Without the two dashes, torchrun takes --run for the beginning of an option of its own (Python 3.11's argparse).
+    return ["torchrun", *where, "--nproc-per-node", workers, "-m", "--", "model"]

@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 import model.train
-from model.data import Dataset, synthetic
+from model.data import Dataset, augment, synthetic
 from model.nets.preprocess import Preprocess
 from model.recipe import RECIPES, Recipe, with_optimizer
 from model.train import train
@@ -42,34 +44,33 @@ RECIPES_IN_DOUBLE = {
 
 
 def started(recipe: Recipe, folder: Path, workers: Workers, dataset: Dataset = SHAPES) -> None:
-    origin = {"command": "", "data": "synthetic"}
-    train(dataset, SHAPES, recipe, folder, device=CPU, origin=origin, workers=workers)
+    torch.set_default_dtype(torch.float64)
+    try:
+        origin = {"command": "", "data": "synthetic"}
+        train(dataset, SHAPES, recipe, folder, device=CPU, origin=origin, workers=workers)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def stopped(recipe: Recipe, folder: Path, workers: Workers) -> None:
     """SIGINT comes to the last of the workers in the 14th step of 30, on its way to the batch."""
-    augment, calls = model.train.augment, itertools.count(1)
+    calls = itertools.count(1)
 
     def interrupted(*arguments: Any, **options: Any) -> Tensor:
         if workers.rank == workers.count - 1 and next(calls) == 14:
             os.kill(os.getpid(), signal.SIGINT)
         return augment(*arguments, **options)
 
-    model.train.augment = interrupted
-    try:
-        started(recipe, folder, workers)
-    except KeyboardInterrupt as interrupt:
-        assert "interrupted after step 14 of 30" in str(interrupt)
-    else:
-        raise AssertionError("it was not interrupted")
-    finally:
-        model.train.augment = augment
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.train, "augment", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="interrupted after step 14 of 30"):
+            started(recipe, folder, workers)
 
 
 def seen(folder: Path, workers: Workers) -> list[list[int]]:
     """Of each step, the images that this worker's network was given."""
     numbered = SHAPES.images.copy()
-    numbered[:] = torch.arange(len(SHAPES)).byte().numpy()[:, None, None, None]
+    numbered[:] = np.arange(len(SHAPES))[:, None, None, None]
     steps: list[list[int]] = []
     forward = Preprocess.forward
 
@@ -78,12 +79,10 @@ def seen(folder: Path, workers: Workers) -> list[list[int]]:
             steps.append(pixels[:, 0, 0, 0].tolist())
         return forward(preprocess, pixels)
 
-    Preprocess.forward = noted  # type: ignore[method-assign]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Preprocess, "forward", noted)
         dataset = Dataset(numbered, SHAPES.labels, SHAPES.classes)
         started(replace(RECIPES["linear"], epochs=2, batch_size=9), folder, workers, dataset)
-    finally:
-        Preprocess.forward = forward  # type: ignore[method-assign]
     return steps
 
 
@@ -95,7 +94,6 @@ def everything(folder: Path, workers: Workers) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_default_dtype(torch.float64)
     with join(CPU) as joined:
         assert joined != ALONE
         everything(Path(sys.argv[1]), joined)

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
+from model.__main__ import main
 from model.run import load_run
-from model.workers import ALONE, WorkerError, Workers
+from model.workers import ALONE, WorkerError, Workers, program
 from tests.model.in_double import MUON, PATTERN, RECIPES_IN_DOUBLE, everything, started
 
 ROOT = Path(__file__).parents[2]
-TORCHRUN = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+LAUNCHER = [sys.executable, "-W", "error", "-m", "torch.distributed.run"]
+TORCHRUN = [*LAUNCHER, "--standalone", "--nproc-per-node", "2"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +45,13 @@ def two(one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def torchrun(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TORCHRUN, *map(str, arguments)], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_run(folder).net.state_dict()
+    return dict(torch.load(folder / "checkpoint.pt", weights_only=True)["net"])
 
 
 def assert_same(found: Path, expected: Path) -> None:
@@ -103,3 +102,70 @@ def test_too_many_workers_for_a_batch_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match="batches of 9 images are too small for 5 workers: each needs 2"):
         started(PATTERN, tmp_path / "run", Workers(0, 5))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_that_started_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert program() == ["python", "-m", "model"]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    assert shlex.join(program()) == "torchrun --standalone --nproc-per-node 2 -m -- model"
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "3")
+    assert shlex.join(program()) == "torchrun --nnodes 3 --nproc-per-node 2 -m -- model"
+
+
+@pytest.mark.system
+def test_the_documented_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (command,) = re.findall(r"```sh\n(.*)\n```", (ROOT / "docs" / "training.md").read_text())
+    program, *arguments = shlex.split(command)
+    assert program == ".venv/bin/torchrun"
+    done = subprocess.run(
+        [*LAUNCHER, *arguments], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith("in batches of 128 on cpu, shared by 2 workers")
+    assert lines[-1].startswith("trained in ")
+    assert [line.split()[1] for line in lines[1:-1]] == ["1", "2"]
+    assert done.stderr.count("epoch 2/2:   0%") == 1
+    run = load_run(tmp_path / "checkpoints" / "two")
+    assert run.info["command"] == command.removeprefix(".venv/bin/")
+
+
+ENDS = {
+    "the first is killed": (0, signal.SIGKILL),
+    "the second is killed": (1, signal.SIGKILL),
+    "the second hangs": (1, signal.SIGSTOP),
+}
+IMPATIENT = """
+import datetime, sys, model.workers
+from model.__main__ import main
+model.workers.TIMEOUT = datetime.timedelta(seconds=3)
+sys.exit(main())
+"""
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("how", ENDS)
+def test_a_worker_that_is_gone_ends_the_job_and_the_run_goes_on(how: str, photos: Path, tmp_path: Path) -> None:
+    lost, number = ENDS[how]
+    given = ["train", str(photos), "--run", "run", "--net", "lenet", "--epochs", "150", "--image-size", "12"]
+    command = [*TORCHRUN, "--shutdown-timeout", "2", "--no-python", "--", sys.executable, "-c", IMPATIENT, *given]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as launcher:
+        assert launcher.stderr is not None
+        seen = b""
+        while b"epoch 2/150" not in seen:
+            seen += launcher.stderr.read(1)
+            assert launcher.poll() is None, seen.decode()
+        for worker in psutil.Process(launcher.pid).children():
+            if worker.environ()["RANK"] == str(lost):
+                worker.send_signal(number)
+        said = launcher.stderr.read().decode()
+    assert launcher.returncode == 1
+    tell = re.findall(r"(worker 1: )?error: another worker ended or does not answer.* --resume continues from", said)
+    assert tell == ["" if lost else "worker 1: "]
+    assert f"rank      : {lost} (local_rank: {lost})\n  exitcode  : -9" in said
+
+    assert main(["train", "--resume", "--run", str(tmp_path / "run")]) == 0
+    assert [line["epoch"] for line in load_run(tmp_path / "run").metrics()] == list(range(1, 151))

@@ -6,20 +6,11 @@ import asyncio
 import contextlib
 import gc
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-
-import grpc
-import grpc.aio
-import uvicorn
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from starlette.types import ASGIApp
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from service.backends.engine import Engine
 from service.backends.onnx_runtime import OnnxRuntimeEngine, available_cores
@@ -34,7 +25,6 @@ from service.inference import Inference
 from service.known_requests import KnownRequests
 from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
-from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
 from service.protocol import (
     CONTROL_EXTENSIONS,
     CUDA_SHARED_MEMORY_EXTENSION,
@@ -46,11 +36,11 @@ from service.repository import Repository
 from service.rest.application import create_http_application, create_metrics_application, error_response
 from service.rest.connection import HttpConnection
 from service.rest.known_infer import KnownInfer
+from service.rest.server import http_server
 from service.rpc.classifier import ClassifierServicer
 from service.rpc.inference import InferenceServicer
 from service.rpc.known_infer import KnownInfer as KnownCalls
-from service.rpc.registration import Registration
-from service.rpc.server import create_server
+from service.rpc.server import grpc_server
 from service.settings import Settings
 from service.shared_memory import SharedMemory
 from service.telemetry import Telemetry, log
@@ -64,9 +54,6 @@ CLOSE_S = 2.0
 TRITON_POLL_INTERVAL_S = 1.0
 FLUSH_S = 1.0
 """How long last answers may take to leave, at the stop."""
-
-CLASSIFIER_SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
-INFERENCE_SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
 @dataclass(frozen=True)
@@ -161,16 +148,15 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         stack.callback(decoder.close)
         stack.callback(memory.close)
         stack.push_async_callback(_close, repository, engine)
-        metrics = create_metrics_application(telemetry)
-        metrics_server = await stack.enter_async_context(
-            _http_server(metrics, "metrics", settings.metrics_port, settings, HttpConnection)
+        metrics = await stack.enter_async_context(
+            http_server(
+                create_metrics_application(telemetry), "metrics", settings.metrics_port, settings, HttpConnection
+            )
         )
-        grpc_server = await stack.enter_async_context(
-            _grpc_server(*servicers, known_calls, telemetry, lifecycle, settings)
-        )
+        grpc = await stack.enter_async_context(grpc_server(*servicers, known_calls, telemetry, lifecycle, settings))
         connection = partial(HttpConnection, direct=known.take)
-        http_server = await stack.enter_async_context(
-            _http_server(application, "http", settings.http_port, settings, connection)
+        http = await stack.enter_async_context(
+            http_server(application, "http", settings.http_port, settings, connection)
         )
 
         if not await _unless_stopped(repository.start(), lifecycle):
@@ -178,12 +164,12 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         for problem in repository.problems():
             log.error("%s", problem)
         lifecycle.started(repository.blocking)
-        follower = asyncio.create_task(_follow_readiness(lifecycle, grpc_server.health, readiness_changed))
+        follower = asyncio.create_task(_follow_readiness(lifecycle, grpc.set_serving, readiness_changed))
         stack.callback(follower.cancel)
         # What is there by now stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
-        on_started(Running(repository, http_server.address, grpc_server.address, metrics_server.address))
+        on_started(Running(repository, http.address, grpc.address, metrics.address))
 
         if settings.backend == "triton":
             await _poll(repository, TRITON_POLL_INTERVAL_S, disturbed, lifecycle)
@@ -191,12 +177,12 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
             await _poll(repository, settings.poll_interval_s, disturbed, lifecycle)
         await lifecycle.stopping.wait()
         log.info("stopping: requests in flight have up to %g s", settings.grace_period_s)
-        await grpc_server.health.enter_graceful_shutdown()
+        await grpc.health.enter_graceful_shutdown()
         if not await _drain(lifecycle, settings.grace_period_s):
             engine.close()
             await _drain(lifecycle, FLUSH_S)
         # What is still open is no request: health watches, streams without one.
-        await grpc_server.server.stop(FLUSH_S)
+        await grpc.server.stop(FLUSH_S)
 
 
 def _engine(settings: Settings, *, on_disturbance: Callable[[], None]) -> Engine:
@@ -254,15 +240,16 @@ def _wanted(settings: Settings) -> list[str] | None:
     return [name.strip() for name in settings.load_models.split(",") if name.strip()]
 
 
-async def _follow_readiness(lifecycle: Lifecycle, servicer: health.aio.HealthServicer, changed: asyncio.Event) -> None:
+async def _follow_readiness(
+    lifecycle: Lifecycle, tell: Callable[[bool], Awaitable[None]], changed: asyncio.Event
+) -> None:
     """Keep what gRPC tells of health in line with readiness."""
     told: bool | None = None
     while True:
         changed.clear()
         ready = lifecycle.not_ready is None
         if ready is not told:
-            status = health_pb2.HealthCheckResponse
-            await _set_health(servicer, status.SERVING if ready else status.NOT_SERVING)
+            await tell(ready)
             told = ready
         await changed.wait()
 
@@ -311,103 +298,3 @@ async def _unless_stopped(work: object, lifecycle: Lifecycle) -> bool:
         return True
     await working
     return False
-
-
-@dataclass(frozen=True)
-class _GrpcServer:
-    server: grpc.aio.Server
-    address: str
-    health: health.aio.HealthServicer
-
-
-@asynccontextmanager
-async def _grpc_server(
-    classifier: ClassifierServicer,
-    inference: InferenceServicer,
-    known: KnownCalls,
-    telemetry: Telemetry,
-    lifecycle: Lifecycle,
-    settings: Settings,
-) -> AsyncIterator[_GrpcServer]:
-    server = create_server(
-        settings.grpc_transport,
-        known,
-        max_request_bytes=settings.max_request_bytes,
-        request_timeout_s=settings.request_timeout_s,
-    )
-    health_servicer = health.aio.HealthServicer()
-    await _set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
-    registration = Registration(server, telemetry, lifecycle)
-    classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, registration)
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, registration)
-    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, registration)
-    names = (CLASSIFIER_SERVICE, INFERENCE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), registration)
-    try:
-        port = server.add_insecure_port(_address(settings.host, settings.grpc_port))
-    except RuntimeError as error:
-        raise _cannot_listen("grpc", settings.host, settings.grpc_port, error) from error
-    await server.start()
-    try:
-        yield _GrpcServer(server, _address(settings.host, port), health_servicer)
-    finally:
-        await server.stop(None)
-
-
-async def _set_health(servicer: health.aio.HealthServicer, status: int) -> None:
-    for name in ("", CLASSIFIER_SERVICE, INFERENCE_SERVICE):
-        await servicer.set(name, status)
-
-
-class _HttpServer(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
-        super().__init__(config)
-        self.address = address
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to `run`, which tells every part in its order."""
-        yield
-
-
-@asynccontextmanager
-async def _http_server(
-    application: ASGIApp, what: str, port: int, settings: Settings, connection: Callable[..., HttpConnection]
-) -> AsyncIterator[_HttpServer]:
-    try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.create_server((settings.host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise _cannot_listen(what, settings.host, port, error) from error
-    config = uvicorn.Config(
-        application,
-        http=connection,  # type: ignore[arg-type]  # uvicorn calls it
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=1,
-    )
-    server = _HttpServer(config, _address(settings.host, listener.getsockname()[1]))
-    serving = asyncio.create_task(server.serve([listener]))
-    try:
-        yield server
-    finally:
-        server.should_exit = True
-        await serving
-        for open_still in list(server.server_state.connections):
-            assert isinstance(open_still, HttpConnection)
-            open_still.give_up()
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _cannot_listen(what: str, host: str, port: int, error: Exception) -> StartError:
-    return StartError(
-        f"FOVEA_{what.upper()}_PORT={port}: cannot listen on {_address(host, port)} ({error}); stop what uses it, "
-        f"choose another port (0 takes a free one), or look at FOVEA_HOST={host}"
-    )

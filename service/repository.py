@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from stat import S_ISREG
 
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -20,13 +17,20 @@ from service.batching import BatchRecord, DynamicBatcher
 from service.errors import FoveaError, InvalidInputError, ModelError, NotFoundError, StartError, UnavailableError
 from service.loading import OpenedVersion, ServedVersion, open_version
 from service.model_config import read_proto, served_versions
+from service.model_folder import (
+    check_files,
+    content_of,
+    files_folder,
+    is_folder_name,
+    model_names,
+    shown,
+    version_numbers,
+)
 from service.statistics import VersionStatistics
 from service.tensors import Tensors
 
 log = logging.getLogger("fovea.repository")
 
-MAX_SHOWN_LENGTH = 100
-MAX_NAME_BYTES = 200
 MAX_ROWS = 2**31 - 1
 UNLOADED = "unloaded"
 
@@ -109,7 +113,7 @@ class Repository:
         self._changing = asyncio.Lock()
         self._blocking: set[str] = set()
         self._draining: set[asyncio.Task[None]] = set()
-        self.models = {name: ModelEntry(name) for name in _model_names(folder)}
+        self.models = {name: ModelEntry(name) for name in model_names(folder)}
         if not self.models:
             raise StartError(f"FOVEA_MODEL_REPOSITORY={folder}: holds no models (layout: <name>/<version>/model.onnx)")
         for name in wanted or ():
@@ -145,9 +149,9 @@ class Repository:
             InvalidInputError: it, or one of its versions, cannot be served.
         """
         if files:
-            _check_files(name, files, override)
+            check_files(name, files, override)
         elif not self._is_model(name):
-            raise NotFoundError(f"failed to load {_shown(name)}, failed to poll from model repository")
+            raise NotFoundError(f"failed to load {shown(name)}, failed to poll from model repository")
         async with self._changing:
             await self._load(name, override, files or {}, again=True)
 
@@ -159,7 +163,7 @@ class Repository:
     async def poll(self) -> None:
         """Bring what is served in line with the folder and the engine. What failed is tried again once they change."""
         await asyncio.to_thread(self._engine.refresh)
-        present = _model_names(self._folder)
+        present = model_names(self._folder)
         async with self._changing:
             for name in self.models.keys() - set(present):
                 self._unload(name)
@@ -202,7 +206,7 @@ class Repository:
             NotFoundError: there is none.
         """
         if name not in self.models:
-            raise NotFoundError(f"Request for unknown model: {_shown(name)} is not found")
+            raise NotFoundError(f"Request for unknown model: {shown(name)} is not found")
         return self.models[name]
 
     def known(self, name: str) -> str:
@@ -227,8 +231,8 @@ class Repository:
             raise NotFoundError(f"Request for unknown model: '{name}' has no available versions")
         if version:
             if version not in model.versions and not model.reason:
-                shown = version if version.isdecimal() else _shown(version)
-                raise NotFoundError(f"Request for unknown model: '{name}' version {shown} is not found")
+                named = version if version.isdecimal() else shown(version)
+                raise NotFoundError(f"Request for unknown model: '{name}' version {named} is not found")
             entries = [model.versions[version]] if version in model.versions else []
         else:
             entries = list(model.versions.values())
@@ -243,7 +247,7 @@ class Repository:
         return sorted((entry.version for entry in self.find(name).versions.values() if entry.served), key=int)
 
     def _is_model(self, name: str) -> bool:
-        return _is_folder_name(name) and (self._folder / name).is_dir()
+        return is_folder_name(name) and (self._folder / name).is_dir()
 
     async def _load_each(self, names: Sequence[str]) -> None:
         """One that cannot be served leaves the others alone."""
@@ -259,11 +263,11 @@ class Repository:
         model = self.models.setdefault(name, ModelEntry(name))
         model.wanted, model.reason = True, ""
         try:
-            with _files_folder(name, files) as given:
+            with files_folder(name, files) as given:
                 failed = await self._load_versions(given or self._folder / name, model, override, again=again)
         except Exception as error:
             model.reason = _reason(error)
-            raise InvalidInputError(f"failed to load {_shown(name)}: {model.reason}") from None
+            raise InvalidInputError(f"failed to load {shown(name)}: {model.reason}") from None
         finally:
             if not self._is_model(name) and not any(entry.served for entry in model.versions.values()):
                 del self.models[name]
@@ -279,11 +283,13 @@ class Repository:
     ) -> list[VersionEntry]:
         """Load a model's versions; those that could not be."""
         proto = read_proto(folder, override)
-        numbers = served_versions(proto, _version_numbers(folder, proto.default_model_filename))
+        numbers = served_versions(proto, version_numbers(folder, proto.default_model_filename))
         if not numbers:
             raise ModelError(f"no version folder (1, 2, …) with a {proto.default_model_filename}")
         contents = {
-            str(number): _content(folder, str(number)) + (override or "") + self._engine.lacks(model.name, str(number))
+            str(number): content_of(folder, str(number))
+            + (override or "")
+            + self._engine.lacks(model.name, str(number))
             for number in numbers
         }
         failed = []
@@ -386,76 +392,11 @@ class Repository:
             entry.served = None
 
 
-def _shown(name: str) -> str:
-    """A caller's word, fit for a message: on one line, and short enough for gRPC's metadata."""
-    return repr(name if len(name) <= MAX_SHOWN_LENGTH else name[:MAX_SHOWN_LENGTH] + "…")
-
-
-def _model_names(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise StartError(f"FOVEA_MODEL_REPOSITORY={folder}: {error.strerror}") from error
-
-
-def _is_folder_name(name: str) -> bool:
-    fits = name.isprintable() and 0 < len(name.encode()) <= MAX_NAME_BYTES
-    return fits and "/" not in name and not name.startswith(".")
-
-
-def _check_files(name: str, files: Mapping[str, bytes], override: str | None) -> None:
-    """Raises:
-    InvalidInputError: these files make no model of that name.
-    """
-    if not _is_folder_name(name):
-        raise InvalidInputError(f"failed to load {_shown(name)}: must be the name of a folder")
-    if override is None:
-        raise InvalidInputError(f"failed to load {_shown(name)}: files need a config beside them")
-    for path in files:
-        if not all(_is_folder_name(part) for part in path.split("/")):
-            raise InvalidInputError(f"failed to load '{name}': {_shown(path)} is not a path in the model's folder")
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, ModelError | StartError):
         return str(error)
     log.error("a model cannot be loaded", exc_info=error)
     return f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def _files_folder(name: str, files: Mapping[str, bytes]) -> Iterator[Path | None]:
-    """A model's folder made of these files, for as long as it takes to load it; None where there are none."""
-    if not files:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="fovea-") as scratch:
-        folder = Path(scratch, name)
-        for path, content in files.items():
-            target = folder / path
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-            except OSError as error:
-                raise ModelError(f"{path}: {error.strerror}") from error
-        yield folder
-
-
-def _version_numbers(folder: Path, filename: str) -> list[int]:
-    names = [path.name for path in folder.iterdir() if (path / filename).is_file()]
-    return [int(name) for name in names if name.isdecimal() and name == str(int(name))]
-
-
-def _content(folder: Path, version: str) -> str:
-    """What stands for the content of a version's files, and of the model's own."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*"), *folder.joinpath(version).rglob("*")]):
-        # Files come and go while a model is being copied here.
-        with suppress(FileNotFoundError):
-            status = path.stat()
-            if S_ISREG(status.st_mode):
-                digest.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
 
 
 def _largest_batch(opened: OpenedVersion) -> int:

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from service.errors import StartError
+from service.lifecycle import Lifecycle
+from service.listening import address_of, cannot_listen
+from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
+from service.rpc.classifier import ClassifierServicer
+from service.rpc.inference import InferenceServicer
 from service.rpc.known_infer import KnownInfer
+from service.rpc.registration import Registration
+from service.settings import Settings
+from service.telemetry import Telemetry
 
 log = logging.getLogger("fovea.grpc")
+
+CLASSIFIER_SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+INFERENCE_SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # How long a client may hold a connection that it makes no use of.
 CONNECTIONS = [
@@ -24,27 +41,73 @@ CONNECTIONS_NATIVE = [
 ]
 
 
-def create_server(
-    transport: str, known: KnownInfer, *, max_request_bytes: int, request_timeout_s: float
-) -> grpc.aio.Server:
-    """A server to add services and a port to.
+@dataclass(frozen=True)
+class GrpcServer:
+    """A server that answers, at its address."""
+
+    server: grpc.aio.Server
+    address: str
+    health: health.aio.HealthServicer
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tell health, of every service."""
+        await _set_health(self.health, serving)
+
+
+@asynccontextmanager
+async def grpc_server(
+    classifier: ClassifierServicer,
+    inference: InferenceServicer,
+    known: KnownInfer,
+    telemetry: Telemetry,
+    lifecycle: Lifecycle,
+    settings: Settings,
+) -> AsyncIterator[GrpcServer]:
+    """Serve, not yet ready, until the context ends.
 
     Args:
-        transport: "grpcio" or "native".
-        known: what the native one answers by itself.
+        known: what the native transport answers by itself.
 
     Raises:
-        StartError: the native transport is not installed.
+        StartError: the port cannot be listened on, or the native transport is not installed.
     """
+    server = _create(known, settings)
+    health_servicer = health.aio.HealthServicer()
+    await _set_health(health_servicer, False)
+    registration = Registration(server, telemetry, lifecycle)
+    classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, registration)
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, registration)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, registration)
+    names = (CLASSIFIER_SERVICE, INFERENCE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), registration)
+    try:
+        port = server.add_insecure_port(address_of(settings.host, settings.grpc_port))
+    except RuntimeError as error:
+        raise cannot_listen("grpc", settings.host, settings.grpc_port, error) from error
+    await server.start()
+    try:
+        yield GrpcServer(server, address_of(settings.host, port), health_servicer)
+    finally:
+        await server.stop(None)
+
+
+async def _set_health(servicer: health.aio.HealthServicer, serving: bool) -> None:
+    status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+    for name in ("", CLASSIFIER_SERVICE, INFERENCE_SERVICE):
+        await servicer.set(name, status)
+
+
+def _create(known: KnownInfer, settings: Settings) -> grpc.aio.Server:
+    """A server to add services and a port to."""
     options = [
         # Without this a second service could share the port, and the requests, unnoticed.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", max_request_bytes),
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", -1),
         # Calls that one connection may have begun.
         ("grpc.max_concurrent_streams", 1000),
     ]
-    if transport == "grpcio":
+    if settings.grpc_transport == "grpcio":
         return grpc.aio.server(options=options + CONNECTIONS)
     try:
         from service.rpc.native import NativeServer
@@ -54,4 +117,4 @@ def create_server(
         "FOVEA_GRPC_TRANSPORT=native takes a message into memory, unpacked, before it looks at "
         "FOVEA_MAX_REQUEST_BYTES: whoever reaches the gRPC port can fill the memory"
     )
-    return NativeServer(known, request_timeout_s=request_timeout_s, options=options + CONNECTIONS_NATIVE)
+    return NativeServer(known, request_timeout_s=settings.request_timeout_s, options=options + CONNECTIONS_NATIVE)

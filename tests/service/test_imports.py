@@ -40,7 +40,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "statistics",
         "tensors",
     },
-    "repository": {"backends", "batching", "errors", "loading", "model_config", "statistics", "tensors"},
+    "model_folder": {"errors"},
+    "repository": {
+        "backends",
+        "batching",
+        "errors",
+        "loading",
+        "model_config",
+        "model_folder",
+        "statistics",
+        "tensors",
+    },
     "decoding": {"errors", "image_contract", "images", "tensors"},
     "inference": {
         "batching",
@@ -61,11 +71,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telemetry": {"batching", "classifier", "errors", "loading", "tracing"},
     "known_requests": {"batching", "errors", "inference", "lifecycle", "loading", "telemetry", "tensors"},
     "log_settings": {"errors", "telemetry"},
-    "rest": ADAPTER | {"control", "log_settings", "rest", "shared_memory", "trace_settings"},
-    "rpc": ADAPTER | {"control", "log_settings", "rpc", "pb", "shared_memory", "trace_settings"},
+    "listening": {"errors"},
+    "rest": ADAPTER | {"control", "listening", "log_settings", "rest", "settings", "shared_memory", "trace_settings"},
+    "rpc": ADAPTER
+    | {"control", "listening", "log_settings", "rpc", "pb", "settings", "shared_memory", "trace_settings"},
     "client": {"pb"},
     "app": ADAPTER
-    | {"backends", "control", "cuda_memory", "decoding", "rest", "rpc", "pb", "settings", "shared_memory"}
+    | {"backends", "control", "cuda_memory", "decoding", "rest", "rpc", "settings", "shared_memory"}
     | {"log_settings", "trace_settings", "tracing"},
     "announcement": {"app", "image_contract", "loading", "settings"},
     "__main__": {"announcement", "app", "client", "errors", "settings"},
@@ -77,17 +89,16 @@ ONLY_IN: dict[str, set[str]] = {
     "onnxruntime": {"backends"},
     "PIL": {"images"},
     "simplejpeg": {"images"},
-    "starlette": {"rest", "app"},
-    "uvicorn": {"app", "rest"},
+    "starlette": {"rest"},
+    "uvicorn": {"rest"},
     "uvloop": {"__main__"},
-    "grpc": {"backends", "rpc", "client", "app", "errors", "pb"},
+    "grpc": {"backends", "rpc", "client", "errors", "pb"},
     "pygrpc_native": {"rpc"},
     "prometheus_client": {"telemetry"},
     "pydantic": {"settings", "rest", "__main__"},
     "pydantic_settings": {"settings", "__main__"},
     "tritonclient": {
         *(
-            "app",
             "backends",
             "image_contract",
             "inference",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 from model.nets import check_name
 from model.nets.arithmetic import InputShape, NetError
+from model.pictures.figure import SUFFIXES
 from model.summary import read_shape
 
 
@@ -23,6 +25,12 @@ def net(text: str) -> str:
         return check_name(text)
     except NetError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def picture_file(text: str) -> Path:
+    if Path(text).suffix.lower() not in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text}: its name must end in {' or '.join(SUFFIXES)}")
+    return Path(text)
 
 
 def not_negative(text: str) -> float:

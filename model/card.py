@@ -8,27 +8,44 @@ from dataclasses import asdict
 from pathlib import Path
 
 from model.evaluate import Report
+from model.neighbours import Neighbours
+from model.penultimate import Penultimate
 from model.run import Run
 
 
-def card_section(run: Run, *, tested: Report | None, test_data: str | None, command: str) -> str:
+def card_section(
+    run: Run, *, tested: Report | None, neighbours: Neighbours | None, test_data: str | None, command: str
+) -> str:
     """Markdown without a heading.
 
     Args:
-        tested: what evaluating the exported file on the test split of `test_data` found.
+        tested, neighbours: what evaluating the exported file on the test split of `test_data` found.
         command: the command that exported the run.
     """
     info, recipe = run.info, asdict(run.recipe)
     parameters = sum(parameter.numel() for parameter in run.net.parameters())
     metrics = run.metrics()
-    accuracy = "not measured"
+    quality = {"Accuracy": "not measured"}
+    if isinstance(run.net, Penultimate):
+        quality = {
+            "Features": f"{run.net.size} numbers, float32: what the network's last linear layer takes",
+            "Neighbours": "not measured",
+        }
     if tested:
-        accuracy = (
+        quality["Accuracy"] = (
             f"{tested.accuracy:.4f} on {tested.images} images (test split of `{test_data}`), expected calibration "
             f"error {tested.calibration_error:.4f}; measured on `model.onnx` through ONNX Runtime on a CPU"
         )
+    if neighbours:
+        shares = ", ".join(
+            f"{share:.4f} of the {rank} nearest (by pixels {neighbours.pixels[rank]:.4f})"
+            for rank, share in neighbours.features.items()
+        )
+        quality["Neighbours"] = (
+            f"with the same label, by cosine: {shares}; {neighbours.images} images (test split of `{test_data}`)"
+        )
     facts = {
-        "Accuracy": accuracy,
+        **quality,
         "Classes": ", ".join(run.classes),
         "Input": f"{run.image_size}x{run.image_size} RGB pixels, uint8; normalised in the graph by mean "
         f"{info['mean']} and standard deviation {info['std']} of the training images",

@@ -64,6 +64,8 @@ def combine(
     for member, signature in zip(members, signatures, strict=True):
         if signature != signatures[0]:
             raise CombineError(f"{member}: has other classes or another image size than {members[0]}")
+    if signatures[0].features:
+        raise CombineError(f"{members[0]}: gives features; what can be combined are classifiers")
     version = next_version(repository, name, signatures[0])
     photo, pixels = _golden_photo(members[0])
 

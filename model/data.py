@@ -72,6 +72,18 @@ def load(source: str, split: str, *, image_size: int = 32, skip_broken: bool = F
     return _image_folder(root, split, image_size, skip_broken)
 
 
+def load_classes(source: str, split: str, classes: tuple[str, ...], *, image_size: int) -> Dataset:
+    """The same for a model that has these classes.
+
+    Raises:
+        DataError: also where the source has others.
+    """
+    dataset = load(source, split, image_size=image_size)
+    if dataset.classes != classes:
+        raise DataError(f"{source}: its classes are {', '.join(dataset.classes)}; the model's are {', '.join(classes)}")
+    return dataset
+
+
 def hold_out(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
     """Split off `count` images, drawn by `seed`: (the rest, the held-out)."""
     if not 0 < count < len(dataset):

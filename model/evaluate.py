@@ -69,18 +69,45 @@ def report(logits: Logits, labels: Labels, classes: tuple[str, ...]) -> Report:
             for i, (name, row) in enumerate(zip(classes, confusion, strict=True))
         },
         confusion=confusion.tolist(),
-        calibration_error=expected_calibration_error(logits, labels),
+        calibration_error=calibration(logits, labels).error,
     )
 
 
-def expected_calibration_error(logits: Logits, labels: Labels, bins: int = 15) -> float:
-    """Mean gap between confidence and accuracy, over equal-width bins of confidence weighted by their images."""
+def probabilities(logits: Logits) -> npt.NDArray[np.float32]:
+    """The softmax (N, K) of logits (N, K)."""
     shifted = np.exp(logits - logits.max(1, keepdims=True))
-    confidence = (shifted / shifted.sum(1, keepdims=True)).max(1)
-    correct = logits.argmax(1) == labels
+    shares: npt.NDArray[np.float32] = shifted / shifted.sum(1, keepdims=True)
+    return shares
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Images by the probability of their predicted class, in bins of equal width from 0 to 1.
+
+    Attributes:
+        images: (B,) how many each bin holds.
+        confidence: (B,) the mean of that probability; 0 for a bin without images.
+        accuracy: (B,) the share that is right; likewise.
+    """
+
+    images: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float64]
+    accuracy: npt.NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the bins' mean gap between confidence and accuracy, weighted by their images."""
+        return float((self.images * np.abs(self.accuracy - self.confidence)).sum() / self.images.sum())
+
+
+def calibration(logits: Logits, labels: Labels, bins: int = 15) -> Calibration:
+    """Compare how sure logits (N, K) are with how often they fit the true labels (N,)."""
+    confidence = probabilities(logits).max(1)
     bin_of = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    images = np.bincount(bin_of, minlength=bins)
+    sums = [np.bincount(bin_of, weights, bins) for weights in (confidence, logits.argmax(1) == labels)]
+    of_bins = [total / np.maximum(images, 1) for total in sums]
+    return Calibration(images, *of_bins)
 
 
 def table(found: Report) -> str:

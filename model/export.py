@@ -1,4 +1,4 @@
-"""A run to an ONNX file with its preprocessing inside, checked, and published in a model repository."""
+"""A run, or its features, to an ONNX file with the preprocessing inside, checked, published in a model repository."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from model.data import Dataset
 from model.evaluate import Report, predict, predict_onnx, report
 from model.golden import draw_photo, golden_arrays
 from model.images import Pixels, read_pixels
+from model.neighbours import Neighbours, neighbours
+from model.penultimate import Penultimate
 from model.repository import Signature, next_version, publish
 from model.run import Run
 
@@ -43,14 +45,16 @@ class Export:
     Attributes:
         folder: the version's folder.
         model_bytes: size of `model.onnx`.
-        parity: for each batch size, the largest difference from PyTorch, relative to the largest absolute logit.
-        tested: accuracy and calibration of the exported file on the test images; None without them.
+        parity: for each batch size, the largest difference from PyTorch, relative to the largest absolute output.
+        tested: accuracy and calibration of the exported file on the test images; None without them, and of features.
+        neighbours: how features do on the test images; None without them, and of a classifier.
     """
 
     folder: Path
     model_bytes: int
     parity: dict[int, float]
     tested: Report | None
+    neighbours: Neighbours | None
 
 
 def export(
@@ -62,10 +66,12 @@ def export(
     test: Dataset | None = None,
     test_data: str | None = None,
     photo: Path | None = None,
+    features: bool = False,
 ) -> Export:
     """Publish a run as the next version of `<repository>/<name>`.
 
     Args:
+        features: publish what goes into the last linear layer instead of the logits.
         command: the command that asked for it, for the model card.
         test: images of the run's classes and size, to measure the exported file on.
         test_data: where they came from, for the model card.
@@ -76,29 +82,42 @@ def export(
         ExportError: the exported file disagrees with PyTorch, or the photo is not a JPEG. Nothing is written then.
     """
     signature = Signature(run.classes, run.image_size)
+    if features:
+        penultimate = Penultimate(run.net)
+        run, signature = replace(run, net=penultimate), Signature((), run.image_size, penultimate.size)
     version = next_version(repository, name, signature)
     photo_bytes = draw_photo(run.image_size) if photo is None else _read_jpeg(photo)
     pixels = read_pixels(io.BytesIO(photo_bytes), run.image_size)
 
-    model = to_onnx(run)
+    model = to_onnx(run, signature.output)
     errors = parity(run, model, pixels)
     for batch_size, error in errors.items():
         # Written so that NaN is refused too.
         if not error <= PARITY_BOUND:
             raise ExportError(
-                f"exported logits differ from PyTorch's by {error:.1e} of the largest at batch size {batch_size}: "
-                f"at most {PARITY_BOUND:.0e} is allowed"
+                f"exported {signature.output} differ from PyTorch's by {error:.1e} of the largest at batch size "
+                f"{batch_size}: at most {PARITY_BOUND:.0e} is allowed"
             )
-    tested = report(predict_onnx(model, test.images), test.labels, test.classes) if test else None
+    tested = near = None
+    if test:
+        outputs = predict_onnx(model, test.images)
+        if features:
+            near = neighbours(outputs, test.images, test.labels)
+        else:
+            tested = report(outputs, test.labels, test.classes)
 
-    golden = golden_arrays(pixels, predict_onnx(model, pixels[None])[0])
+    golden = golden_arrays(pixels, predict_onnx(model, pixels[None])[0], kind="feature" if features else "logit")
     files = {"model.onnx": model, "golden.jpg": photo_bytes, "golden.npz": golden}
-    card = card_section(run, tested=tested, test_data=test_data, command=command)
-    return Export(publish(repository, name, version, signature, files, card), len(model), errors, tested)
+    card = card_section(run, tested=tested, neighbours=near, test_data=test_data, command=command)
+    return Export(publish(repository, name, version, signature, files, card), len(model), errors, tested, near)
 
 
-def to_onnx(run: Run) -> bytes:
-    """A run's network as one ONNX file: `pixels` uint8 (N, H, W, 3) to `logits` float32 (N, K), N free."""
+def to_onnx(run: Run, output: str = "logits") -> bytes:
+    """A run's network as one ONNX file: `pixels` uint8 (N, H, W, 3) to float32 (N, K), N free.
+
+    Args:
+        output: its name.
+    """
     module = nn.Sequential(OrderedDict(preprocess=run.preprocess, net=run.net)).eval()
     example = torch.zeros(2, run.image_size, run.image_size, 3, dtype=torch.uint8)
     with _quiet():
@@ -108,7 +127,7 @@ def to_onnx(run: Run) -> bytes:
             dynamo=True,
             opset_version=OPSET,
             input_names=["pixels"],
-            output_names=["logits"],
+            output_names=[output],
             dynamic_shapes=({0: torch.export.Dim("N")},),
             verbose=False,
         )
@@ -127,7 +146,7 @@ def parity(run: Run, model: bytes, pixels: Pixels) -> dict[int, float]:
     """Compare the exported model with PyTorch at several batch sizes, on one photo's pixels and on noise.
 
     Returns:
-        For each batch size, the largest absolute difference over the largest absolute logit.
+        For each batch size, the largest absolute difference over the largest absolute output.
     """
     errors = {}
     rng = np.random.default_rng(0)

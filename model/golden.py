@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ PIXEL_TOLERANCE = 1
 """Largest allowed difference of a pixel, in levels of 0 to 255: decoders round differently."""
 
 LOGIT_TOLERANCE = 0.02
-"""Largest allowed difference of a logit, relative to the largest absolute one: accelerators use fewer bits."""
+"""Largest allowed difference of a logit or feature, relative to the largest absolute one: accelerators use fewer
+bits."""
 
 ORIENTATION_TAG = 0x112
 
@@ -48,14 +50,24 @@ def draw_photo(image_size: int) -> bytes:
     return file.getvalue()
 
 
-def golden_arrays(pixels: Pixels, logits: npt.NDArray[np.float32], logit_tolerance: float = LOGIT_TOLERANCE) -> bytes:
-    """The content of `golden.npz`: what training made of the photo, and how far a server may be from it."""
+def golden_arrays(
+    pixels: Pixels,
+    outputs: npt.NDArray[np.float32],
+    tolerance: float = LOGIT_TOLERANCE,
+    *,
+    kind: Literal["logit", "feature"] = "logit",
+) -> bytes:
+    """The content of `golden.npz`: what training made of the photo, and how far a server may be from it.
+
+    Args:
+        kind: what the outputs are.
+    """
     file = io.BytesIO()
-    np.savez(
-        file,
-        pixels=pixels,
-        logits=logits,
-        pixel_tolerance=np.int64(PIXEL_TOLERANCE),
-        logit_tolerance=np.float64(logit_tolerance),
-    )
+    arrays = {
+        "pixels": pixels,
+        f"{kind}s": outputs,
+        "pixel_tolerance": np.array(PIXEL_TOLERANCE, np.int64),
+        f"{kind}_tolerance": np.array(tolerance, np.float64),
+    }
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # the stubs know one more argument
     return file.getvalue()

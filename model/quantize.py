@@ -154,6 +154,8 @@ def quantize(
     if name == source.parent.name:
         raise QuantizeError(f"{name}: a variant is a model of its own, not a version: give it another name")
     signature = read_signature(float32)
+    if signature.features:
+        raise QuantizeError(f"{source.parent.name}: gives features; what can be quantized is a classifier")
     version = next_version(repository, name, signature)
     try:
         photo = (source / "golden.jpg").read_bytes()

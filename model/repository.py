@@ -1,6 +1,7 @@
 """The model repository on disk, in NVIDIA Triton's layout: the only thing that training hands to serving.
 
-`<repository>/<name>/{config.pbtxt, labels.txt, model_card.md, <version>/{model.onnx, golden.jpg, golden.npz}}`
+`<repository>/<name>/{config.pbtxt, labels.txt, model_card.md, <version>/{model.onnx, golden.jpg, golden.npz}}`; a model
+of features has no labels.
 """
 
 from __future__ import annotations
@@ -26,17 +27,16 @@ input {{
   dims: [{size}, {size}, 3]
 }}
 output {{
-  name: "logits"
+  name: "{output}"
   data_type: TYPE_FP32
-  dims: [{classes}]
-  label_filename: "labels.txt"
+  dims: [{size_of_output}]{labels}
 }}
 dynamic_batching {{ }}
 """
 
 PARAMETER = """\
 parameters {{
-  key: "preprocessing.{key}"
+  key: "{key}"
   value {{ string_value: "{value}" }}
 }}
 """
@@ -51,30 +51,43 @@ class Signature:
     """What clients of a model rely on: the same for all its versions.
 
     Attributes:
-        classes: the label of each logit.
+        classes: the label of each logit; none of a model of features.
         image_size: height and width of the input, in pixels.
+        features: how many it returns of an image; 0 of a classifier.
     """
 
     classes: tuple[str, ...]
     image_size: int
+    features: int = 0
+
+    @property
+    def output(self) -> str:
+        return "features" if self.features else "logits"
 
 
 def config(name: str, signature: Signature) -> str:
     """The text of `config.pbtxt`: Triton's ModelConfig."""
     # What the graph cannot hold: from a decoded, upright image to the input's pixels.
-    steps = {
-        "resize_short_side": signature.image_size,
-        "resize_filter": "bilinear",
-        "crop": "center",
-        "channel_order": "RGB",
+    parameters: dict[str, object] = {
+        "preprocessing.resize_short_side": signature.image_size,
+        "preprocessing.resize_filter": "bilinear",
+        "preprocessing.crop": "center",
+        "preprocessing.channel_order": "RGB",
     }
-    return CONFIG.format(name=name, size=signature.image_size, classes=len(signature.classes)) + "".join(
-        PARAMETER.format(key=key, value=value) for key, value in steps.items()
+    if signature.features:
+        parameters["features.output"] = signature.output
+    text = CONFIG.format(
+        name=name,
+        size=signature.image_size,
+        output=signature.output,
+        size_of_output=signature.features or len(signature.classes),
+        labels="" if signature.features else '\n  label_filename: "labels.txt"',
     )
+    return text + "".join(PARAMETER.format(key=key, value=value) for key, value in parameters.items())
 
 
 def read_signature(model_file: Path) -> Signature:
-    """Read what `<repository>/<name>/<version>/model.onnx` takes and returns, with the labels beside its version.
+    """Read what `<repository>/<name>/<version>/model.onnx` takes and returns, with a classifier's labels above it.
 
     Raises:
         RepositoryError: the file is not an export of ours, or `labels.txt` is missing or does not fit it.
@@ -82,7 +95,8 @@ def read_signature(model_file: Path) -> Signature:
     labels_file = model_file.resolve().parent.parent / "labels.txt"
     try:
         graph = onnx.load(model_file, load_external_data=False).graph
-        classes = tuple(labels_file.read_text(encoding="utf-8").splitlines())
+        gives_features = [value.name for value in graph.output] == ["features"]
+        classes = () if gives_features else tuple(labels_file.read_text(encoding="utf-8").splitlines())
     except DecodeError as error:
         raise RepositoryError(f"{model_file}: not an ONNX file") from error
     except (OSError, ValueError) as error:
@@ -98,6 +112,8 @@ def read_signature(model_file: Path) -> Signature:
             (onnx.TensorProto.UINT8, [0, height, width, 3]),
             (onnx.TensorProto.FLOAT, [0, logits]),
         ] if height == width > 0:
+            if gives_features:
+                return Signature((), height, features=logits)
             if logits != len(classes):
                 raise RepositoryError(f"{labels_file}: {len(classes)} labels, but the model returns {logits} logits")
             return Signature(classes, height)
@@ -170,7 +186,9 @@ def publish(
         section = f"\n## Version {version}\n\n{card}"
         (staged / "model_card.md").write_text(title + section + older.removeprefix(title), encoding="utf-8")
         if first:
-            (staged / "labels.txt").write_text("".join(f"{label}\n" for label in signature.classes), encoding="utf-8")
+            if not signature.features:
+                labels = "".join(f"{label}\n" for label in signature.classes)
+                (staged / "labels.txt").write_text(labels, encoding="utf-8")
             (staged / "config.pbtxt").write_text(config(name, signature), encoding="utf-8")
         try:
             if first:
@@ -184,6 +202,8 @@ def publish(
 
 
 def _describe(signature: Signature) -> str:
+    if signature.features:
+        return f"{signature.features} features at {signature.image_size}x{signature.image_size} pixels"
     classes = signature.classes
     shown = ", ".join(classes[:10]) + (", …" if len(classes) > 10 else "")
     return f"{len(classes)} classes ({shown}) at {signature.image_size}x{signature.image_size} pixels"

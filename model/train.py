@@ -272,6 +272,7 @@ class MetricsLog:
         if self._events:
             for name, value in metrics.items():
                 self._events.add_scalar(name, value, metrics["step"])
+            self._events.flush()
         tqdm.write("  ".join(f"{name} {value:g}" for name, value in metrics.items()))
 
     def __enter__(self) -> MetricsLog:

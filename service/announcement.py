@@ -27,7 +27,7 @@ def announcement(running: Running, settings: Settings) -> str:
         f"  gRPC     {running.grpc_address}",
         f"  metrics  http://{running.metrics_address}/metrics",
     ]
-    proven = [served for served in served_versions if served.proven]
+    proven = [served for served in served_versions if served.proven and not served.gives_features]
     if proven:
         shown = next((served for served in proven if served.name == settings.default_model), proven[0])
         picture = settings.model_repository.resolve() / shown.name / shown.version / "golden.jpg"
@@ -40,4 +40,6 @@ def announcement(running: Running, settings: Settings) -> str:
 
 
 def _takes(served: ServedVersion) -> str:
-    return f"{len(served.images.labels)} classes" if isinstance(served.images, ImageContract) else "tensors only"
+    if not isinstance(served.images, ImageContract):
+        return "tensors only"
+    return f"{served.images.features} features" if served.gives_features else f"{len(served.images.labels)} classes"

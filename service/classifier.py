@@ -1,12 +1,13 @@
-"""Encoded images in, ranked labels out: the one use case that both protocols share."""
+"""Encoded images in, ranked labels or features out: the use cases that both protocols share."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from service.repository import Repository
 from service.tensors import Array
 
 DEFAULT_TOP_K = 5
+
+Value = TypeVar("Value")
 
 EncodedImage = bytes | FoveaError
 """An encoded image, or why there is none (its base64 was wrong, say): then that is its result."""
@@ -49,26 +52,30 @@ class Stages:
 
 
 @dataclass(frozen=True, slots=True)
-class Classification:
-    """One image's predictions, the most probable first."""
+class Result(Generic[Value]):
+    """What came of one image, and where its time went."""
 
-    predictions: list[Prediction]
+    value: Value
     stages: Stages
     batch_size: int
     timeline: Timeline
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Generic[Value]):
     """One result for each image, in the order of the request."""
 
     model: str
     version: str
-    results: list[Classification | FoveaError]
+    results: list[Result[Value] | FoveaError]
+
+
+Predictions = list[Prediction]
+"""Of one image, the most probable first."""
 
 
 class Classifier:
-    """Decodes, infers and ranks.
+    """Decodes, infers, and ranks the scores or hands out the features.
 
     Args:
         max_images: most images in one request.
@@ -93,7 +100,7 @@ class Classifier:
         version: str = "",
         top_k: int | None = None,
         deadline: float,
-    ) -> Answer:
+    ) -> Answer[Predictions]:
         """Classify the images of one request. An image that cannot be decoded, or that the model fails on, gets its
         own error as its result.
 
@@ -106,40 +113,75 @@ class Classifier:
             FoveaError: the request as a whole cannot be answered.
         """
         served = self._repository.resolve(model, version)
-        if isinstance(served.images, NoImagesError):
-            raise InvalidInputError(f"images cannot be sent to model '{served.name}', tensors can: {served.images}")
+        contract = _image_contract(served)
+        if contract.features:
+            raise InvalidInputError(
+                f"model '{served.name}' gives features, not classes: /v1/embed and Embed return them"
+            )
+        if top_k is not None and top_k < 1:
+            raise InvalidInputError(f"top_k is {top_k}: must be at least 1")
+
+        def ranked(scores: Array) -> Predictions:
+            return rank(scores, contract.labels, top_k or DEFAULT_TOP_K, contract.scores)
+
+        return await self._answer(images, served, contract, ranked, deadline)
+
+    async def embed(
+        self, images: Sequence[EncodedImage], *, model: str = "", version: str = "", deadline: float
+    ) -> Answer[Array]:
+        """Each image's features, (D,) float32. As `classify`, but that the default is the only model of features."""
+        served = self._repository.resolve(model, version, features=True)
+        contract = _image_contract(served)
+        if not contract.features:
+            raise InvalidInputError(
+                f"model '{served.name}' gives classes, not features: /v1/classify and Classify return them"
+            )
+        return await self._answer(images, served, contract, finite, deadline)
+
+    def known_model(self, name: str, *, features: bool = False) -> str:
+        """The model that a request's name stands for; empty where there is none.
+
+        Args:
+            features: whether the request is to `embed`.
+        """
+        return self._repository.known(name, features=features)
+
+    async def _answer(
+        self,
+        images: Sequence[EncodedImage],
+        served: ServedVersion,
+        contract: ImageContract,
+        finish: Callable[[Array], Value],
+        deadline: float,
+    ) -> Answer[Value]:
+        """Args:
+        finish: what is to be made of the output for one image.
+        """
         if not images:
             raise InvalidInputError("no images in the request")
         if len(images) > self._max_images:
             raise TooLargeError(f"{len(images)} images: a request may have at most {self._max_images}")
-        if top_k is not None and top_k < 1:
-            raise InvalidInputError(f"top_k is {top_k}: must be at least 1")
-        top_k = top_k or DEFAULT_TOP_K
         with served:
             if len(images) == 1:
-                results = [await self._result(images[0], served, served.images, top_k, deadline)]
+                results = [await self._result(images[0], served, contract, finish, deadline)]
             else:
-                results = await self._results(images, served, served.images, top_k, deadline)
+                results = await self._results(images, served, contract, finish, deadline)
         return Answer(served.name, served.version, results)
-
-    def known_model(self, name: str) -> str:
-        """The model that a request's name stands for; empty where there is none."""
-        return self._repository.known(name)
 
     async def _results(
         self,
         images: Sequence[EncodedImage],
         served: ServedVersion,
         contract: ImageContract,
-        top_k: int,
+        finish: Callable[[Array], Value],
         deadline: float,
-    ) -> list[Classification | FoveaError]:
+    ) -> list[Result[Value] | FoveaError]:
         # One request's images enter the queue a batch at a time, so a long one cannot starve a single image.
         window = asyncio.Semaphore(max(1, served.config.max_batch_size))
 
-        async def in_turn(number: int, image: EncodedImage) -> Classification | FoveaError:
+        async def in_turn(number: int, image: EncodedImage) -> Result[Value] | FoveaError:
             async with window:
-                result = await self._result(image, served, contract, top_k, deadline)
+                result = await self._result(image, served, contract, finish, deadline)
             if isinstance(result, FoveaError):
                 return type(result)(f"image {number} of {len(images)}: {result}")
             return result
@@ -152,8 +194,13 @@ class Classifier:
         return [task.result() for task in tasks]
 
     async def _result(
-        self, image: EncodedImage, served: ServedVersion, contract: ImageContract, top_k: int, deadline: float
-    ) -> Classification | FoveaError:
+        self,
+        image: EncodedImage,
+        served: ServedVersion,
+        contract: ImageContract,
+        finish: Callable[[Array], Value],
+        deadline: float,
+    ) -> Result[Value] | FoveaError:
         start = time.monotonic()
         if isinstance(image, FoveaError):
             return image
@@ -165,7 +212,7 @@ class Classifier:
         try:
             completed = await run(served, (tensor,), 1, deadline=deadline)
             inferred = time.monotonic()
-            predictions = rank(completed.result[contract.output], contract.labels, top_k, contract.scores)
+            value = finish(completed.result[contract.output])
         except InferenceError as error:
             return error.with_traceback(None)
         end = time.monotonic()
@@ -178,7 +225,13 @@ class Classifier:
             total_s=end - start,
         )
         timeline = Timeline(start, decoded, completed.queue_s, completed.batch, end)
-        return Classification(predictions, stages, completed.batch.batch_size, timeline)
+        return Result(value, stages, completed.batch.batch_size, timeline)
+
+
+def _image_contract(served: ServedVersion) -> ImageContract:
+    if isinstance(served.images, NoImagesError):
+        raise InvalidInputError(f"images cannot be sent to model '{served.name}', tensors can: {served.images}")
+    return served.images
 
 
 def rank(scores: Array, labels: Sequence[str], top_k: int, kind: Scores = "logits") -> list[Prediction]:
@@ -197,3 +250,14 @@ def rank(scores: Array, labels: Sequence[str], top_k: int, kind: Scores = "logit
         values = np.exp(values - largest)
         values /= values.sum()
     return [Prediction(labels[index], index, float(values[index])) for index in ranked.tolist()]
+
+
+def finite(features: Array) -> Array:
+    """One image's features (D,), whatever their shape was.
+
+    Raises:
+        InferenceError: one is NaN or infinite.
+    """
+    if not np.isfinite(features).all():
+        raise InferenceError("the model's features are not finite for this image")
+    return features.reshape(-1)

@@ -2,13 +2,15 @@
 
 `golden.jpg` is an image, `golden.npz` holds what training made of it: `pixels` (H, W, 3) uint8, `logits`
 (K,) float32, `pixel_tolerance` (largest difference of a level) and `logit_tolerance` (largest
-difference relative to the largest absolute logit).
+difference relative to the largest absolute logit). Of a model of features it holds `features` (D,) float32 and
+`feature_tolerance` instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,11 +27,14 @@ def check_golden(
     folder: Path,
     preprocessing: Preprocessing,
     infer: Callable[[Pixels], npt.NDArray[np.generic]],
+    *,
+    kind: Literal["logit", "feature"] = "logit",
 ) -> bool:
     """Check a version's folder; False where it has no golden sample.
 
     Args:
-        infer: (H, W, 3) uint8 pixels to (K,) logits.
+        infer: (H, W, 3) uint8 pixels to (K,) logits or (D,) features.
+        kind: which of them.
 
     Raises:
         ModelError: the sample came out differently; the message says what, and by how much.
@@ -39,8 +44,8 @@ def check_golden(
         return False
     try:
         with expected.open("rb") as file, np.load(file, allow_pickle=False) as golden:
-            pixels, logits = golden["pixels"], golden["logits"]
-            pixel_tolerance, logit_tolerance = int(golden["pixel_tolerance"]), float(golden["logit_tolerance"])
+            pixels, outputs = golden["pixels"], golden[f"{kind}s"]
+            pixel_tolerance, tolerance = int(golden["pixel_tolerance"]), float(golden[f"{kind}_tolerance"])
         decoded = decode(image.read_bytes(), preprocessing, NO_LIMITS)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, FoveaError) as error:
         raise ModelError(f"golden sample: cannot be read: {error}") from error
@@ -54,14 +59,12 @@ def check_golden(
             f"(allowed: {pixel_tolerance})"
         )
     inferred = infer(decoded).astype(np.float32)
-    if inferred.shape != logits.shape:
-        raise ModelError(f"golden sample: logits are {inferred.shape} here, {logits.shape} in training")
-    deviation = float(np.abs(inferred - logits).max() / np.abs(logits).max())
+    if inferred.shape != outputs.shape:
+        raise ModelError(f"golden sample: {kind}s are {inferred.shape} here, {outputs.shape} in training")
+    deviation = float(np.abs(inferred - outputs).max() / np.abs(outputs).max())
     # Written so that NaN fails too.
-    if not deviation <= logit_tolerance:
-        raise ModelError(
-            f"golden sample: logits differ by {deviation:.2g} of the largest (allowed: {logit_tolerance:.2g})"
-        )
-    if inferred.argmax() != logits.argmax():
-        raise ModelError(f"golden sample: class {inferred.argmax()} here, {logits.argmax()} in training")
+    if not deviation <= tolerance:
+        raise ModelError(f"golden sample: {kind}s differ by {deviation:.2g} of the largest (allowed: {tolerance:.2g})")
+    if kind == "logit" and inferred.argmax() != outputs.argmax():
+        raise ModelError(f"golden sample: class {inferred.argmax()} here, {outputs.argmax()} in training")
     return True

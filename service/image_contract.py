@@ -1,9 +1,10 @@
-"""How encoded images become a model's input, and its output becomes ranked labels.
+"""How encoded images become a model's input, and its output becomes ranked labels or an embedding.
 
 What the graph does not hold stands in the config's `parameters`, the same for our own exports and for
 anybody's: `preprocessing.resize_short_side`, `.resize_filter`, `.crop`, `.channel_order`, and for floating-point
 inputs `.scale`, `.mean` and `.std`: (level * scale - mean) / std; `classification.output` and
-`classification.scores` ("logits" or "probabilities").
+`classification.scores` ("logits" or "probabilities"). `features.output` names an output that holds no scores but an
+image's features.
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class ImageContract:
-    """What a model with one image input and one output of scores needs besides its graph.
+    """What a model with one image input and one output of scores, or of features, needs besides its graph.
 
     Attributes:
         shape: of the input for one image, with the batch axis where it has one.
         normalisation: None for a uint8 input.
-        output: the index of the scores among the model's outputs.
-        labels: one for each class.
+        output: the index of the scores, or of the features, among the model's outputs.
+        scores, labels: of a classifier; a label for each class.
+        features: numbers in an image's features; 0 of a classifier.
     """
 
     preprocessing: Preprocessing
@@ -57,6 +59,7 @@ class ImageContract:
     output: int
     scores: Scores
     labels: tuple[str, ...]
+    features: int
 
     def to_input(self, pixels: Pixels) -> Array:
         """(H, W, 3) uint8 RGB to the input for one image, `shape` and `datatype` as declared."""
@@ -86,7 +89,7 @@ def image_contract(config: ModelConfig) -> ImageContract:
     parameters = {
         key: parameter.string_value
         for key, parameter in config.proto.parameters.items()
-        if key.partition(".")[0] in ("preprocessing", "classification")
+        if key.partition(".")[0] in ("preprocessing", "classification", "features")
     }
     if len(config.inputs) != 1:
         raise NoImagesError(f"it has {len(config.inputs)} inputs, an image classifier has one")
@@ -100,7 +103,11 @@ def image_contract(config: ModelConfig) -> ImageContract:
             "its input is floating-point and config.pbtxt has none of the parameters preprocessing.scale, "
             "preprocessing.mean and preprocessing.std"
         )
-    output = _output(config, parameters.pop("classification.output", None))
+    named = parameters.pop("features.output", None)
+    if named is None:
+        output, features = _output(config, parameters.pop("classification.output", None)), 0
+    else:
+        output, features = _features(config, named)
     contract = ImageContract(
         preprocessing=_preprocessing(parameters, height, width),
         shape=((1,) if config.max_batch_size else ()) + config.inputs[0].dims,
@@ -110,7 +117,8 @@ def image_contract(config: ModelConfig) -> ImageContract:
         normalisation=_normalisation(parameters) if floating else None,
         output=output,
         scores=_choice(parameters, "classification.scores", get_args(Scores)),  # type: ignore[arg-type]
-        labels=_labels(config, output),
+        labels=() if features else _labels(config, output),
+        features=features,
     )
     _choice(parameters, "preprocessing.crop", ("center",))
     if parameters:
@@ -137,12 +145,30 @@ def _layout(spec: TensorSpec, declared: int) -> tuple[Layout, int, int]:
     return ("NCHW", dims[1], dims[2]) if first else ("NHWC", dims[0], dims[1])
 
 
+def _features(config: ModelConfig, named: str) -> tuple[int, int]:
+    """The index of the output that holds the features, and how many they are."""
+    index = _named_output(config, "features.output", named)
+    spec = config.outputs[index]
+    dims = spec.dims if config.max_batch_size else spec.dims[1:]
+    if spec.datatype != "FP32" or len(dims) != 1 or dims[0] < 1:
+        raise ModelError(
+            f"config.pbtxt: features.output '{named}' is {spec.datatype} with dims {list(spec.dims)}: must be FP32, a "
+            "fixed number for each image"
+        )
+    return index, dims[0]
+
+
+def _named_output(config: ModelConfig, key: str, named: str) -> int:
+    names = [output.name for output in config.outputs]
+    if named not in names:
+        raise ModelError(f"config.pbtxt: {key} is {named!r}: must be one of {', '.join(names)}")
+    return names.index(named)
+
+
 def _output(config: ModelConfig, named: str | None) -> int:
     names = [output.name for output in config.outputs]
     if named is not None:
-        if named not in names:
-            raise ModelError(f"config.pbtxt: classification.output is {named!r}: must be one of {', '.join(names)}")
-        index = names.index(named)
+        index = _named_output(config, "classification.output", named)
     elif len(names) == 1:
         index = 0
     elif len(config.labels) == 1:

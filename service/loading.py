@@ -86,6 +86,11 @@ class ServedVersion:
         return self.config.name
 
     @property
+    def gives_features(self) -> bool:
+        """Whether images get features from it, and no classes."""
+        return isinstance(self.images, ImageContract) and self.images.features > 0
+
+    @property
     def max_rows(self) -> int:
         """The most rows of one request."""
         return max(1, self.config.max_batch_size)
@@ -186,11 +191,12 @@ def _warm_up(
                     f"a batch of {size} gives '{spec.name}' of {output.shape}, not {spec.dims} for each row"
                 )
         if isinstance(images, ImageContract):
-            scores = outputs[images.output]
-            if scores.size != size * len(images.labels):
-                raise ModelError(f"a batch of {size} gives {scores.size} scores, not {size} times {len(images.labels)}")
-            if not np.isfinite(scores).all():
-                raise ModelError("logits of a black image are not finite")
+            found = outputs[images.output]
+            kind, count = ("features", images.features) if images.features else ("logits", len(images.labels))
+            if found.size != size * count:
+                raise ModelError(f"a batch of {size} gives {found.size} {kind}, not {size} times {count}")
+            if not np.isfinite(found).all():
+                raise ModelError(f"{kind} of a black image are not finite")
 
 
 def _zeros(spec: TensorSpec, config: ModelConfig, size: int) -> Array:
@@ -209,7 +215,7 @@ def _check_golden(folder: Path, instance: Instance, images: ImageContract) -> bo
         (outputs,) = instance.run([(images.to_input(pixels),)]).results
         return outputs[images.output].reshape(-1)
 
-    return check_golden(folder, images.preprocessing, infer)
+    return check_golden(folder, images.preprocessing, infer, kind="feature" if images.features else "logit")
 
 
 def _powers_of_two(limit: int) -> list[int]:

@@ -73,6 +73,11 @@ class ModelEntry:
     reason: str = ""
     wanted: bool = True
 
+    @property
+    def gives_features(self) -> bool:
+        """Whether what it has ready gives features, and no classes."""
+        return any(entry.served and entry.served.gives_features for entry in self.versions.values())
+
 
 class Repository:
     """Loads a folder of models and finds the version that a request means.
@@ -80,7 +85,8 @@ class Repository:
     Args:
         folder: `<name>/{config.pbtxt, labels.txt, <version>/model.onnx}`.
         max_queue_size: rows that may wait, for models whose config does not say.
-        default_model: what a request that names no model gets; None: the only model.
+        default_model: what a request that names no model gets; None: the only model, or the only one that gives no
+            features.
         wanted: the models to be loaded at start; None: all.
         on_batch: told model, version and record of every batch.
         on_served, on_withdrawn: told of every version that begins or ends to take requests.
@@ -209,13 +215,18 @@ class Repository:
             raise NotFoundError(f"Request for unknown model: {shown(name)} is not found")
         return self.models[name]
 
-    def known(self, name: str) -> str:
-        """The model that a name stands for (empty: the default model); empty where there is none."""
-        name = name or self._default_model or ""
+    def known(self, name: str, *, features: bool = False) -> str:
+        """The model that a name stands for (empty: as `resolve`); empty where there is none."""
+        if not name:
+            names = self._meant(features)
+            name = names[0] if len(names) == 1 else ""
         return name if name in self.models else ""
 
-    def resolve(self, name: str, version: str) -> ServedVersion:
+    def resolve(self, name: str, version: str, *, features: bool = False) -> ServedVersion:
         """The version that a request means; empty strings: the default model, its highest ready version.
+
+        Args:
+            features: whether the request asks for those: then the default is the only model that gives some.
 
         Raises:
             InvalidInputError: no model named, and there is no default.
@@ -223,9 +234,14 @@ class Repository:
             UnavailableError: it is not ready.
         """
         if not name:
-            if self._default_model is None:
-                raise InvalidInputError(f"no model named: must be one of {', '.join(self.models)}")
-            name = self._default_model
+            names = self._meant(features)
+            if not names:
+                raise InvalidInputError(
+                    "no model named, and none that is ready gives " + ("features" if features else "classes")
+                )
+            if len(names) > 1:
+                raise InvalidInputError(f"no model named: must be one of {', '.join(names)}")
+            (name,) = names
         model = self.find(name)
         if not model.wanted:
             raise NotFoundError(f"Request for unknown model: '{name}' has no available versions")
@@ -241,6 +257,12 @@ class Repository:
             return max(ready, key=lambda served: int(served.version))
         reason = model.reason or (entries[-1].reason if entries else "") or "loading"
         raise UnavailableError(f"model '{name}' is not ready: {reason}")
+
+    def _meant(self, features: bool) -> list[str]:
+        """The models that a request without a name may mean."""
+        if self._default_model is not None and not features:
+            return [self._default_model]
+        return [model.name for model in self.models.values() if model.gives_features is features]
 
     def ready_versions(self, name: str) -> list[str]:
         """The versions of a model that take requests, ascending."""

@@ -8,6 +8,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -16,7 +17,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from service.batching import BatchRecord
-from service.classifier import Answer, Classification, Stages
+from service.classifier import Answer, Result, Stages
 from service.errors import FoveaError, UnavailableError
 from service.loading import ServedVersion
 from service.tracing import RequestTrace, Tracing
@@ -140,7 +141,7 @@ class Telemetry:
             child = self._request_children[key] = self._requests.labels(*key)
         return child
 
-    def observe(self, answer: Answer, trace: RequestTrace | None = None) -> None:
+    def observe(self, answer: Answer[Any], trace: RequestTrace | None = None) -> None:
         """Record where the time of each image of an answer went."""
         key = (answer.model, answer.version)
         children = self._stage_children.get(key)
@@ -148,7 +149,7 @@ class Telemetry:
             children = [(field, self._stages.labels(*key, stage)) for field, stage in STAGES.items()]
             self._stage_children[key] = children
         for result in answer.results:
-            if isinstance(result, Classification):
+            if isinstance(result, Result):
                 for field, histogram in children:
                     histogram.observe(getattr(result.stages, field))
                 if trace:

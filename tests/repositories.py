@@ -22,9 +22,11 @@ name: "{name}"
 backend: "onnxruntime"
 max_batch_size: {max_batch_size}
 input {{ name: "pixels" data_type: TYPE_UINT8 format: FORMAT_NHWC dims: [ {size}, {size}, 3 ] }}
-output {{ name: "logits" data_type: TYPE_FP32 dims: [ 3 ] label_filename: "labels.txt" }}
+output {{ name: "{kind}s" data_type: TYPE_FP32 dims: [ 3 ] {meaning}
 {extra}
 """
+LABELLED = 'label_filename: "labels.txt" }'
+FEATURES = '} parameters { key: "features.output" value { string_value: "features" } }'
 
 
 def write_model(
@@ -37,22 +39,30 @@ def write_model(
     extra: str = "dynamic_batching { }",
     golden: bool = True,
     slow_rounds: int = 0,
+    features: bool = False,
 ) -> Path:
-    """Write a model and return its folder. `slow_rounds` makes each image cost that many 256x256 products."""
+    """Write a model and return its folder.
+
+    Args:
+        slow_rounds: makes each image cost that many 256x256 products.
+        features: whether what would be logits is given as features.
+    """
     folder = repository / name
     folder.mkdir(parents=True)
-    text = CONFIG.format(name=name, size=size, max_batch_size=max_batch_size, extra=extra)
+    kind, meaning = ("feature", FEATURES) if features else ("logit", LABELLED)
+    text = CONFIG.format(name=name, size=size, max_batch_size=max_batch_size, kind=kind, meaning=meaning, extra=extra)
     (folder / "config.pbtxt").write_text(text)
-    (folder / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    if not features:
+        (folder / "labels.txt").write_text("\n".join(LABELS) + "\n")
     for version in versions:
         (folder / str(version)).mkdir()
-        onnx.save(graph(size, slow_rounds), folder / str(version) / "model.onnx")
+        onnx.save(graph(size, slow_rounds, output=f"{kind}s"), folder / str(version) / "model.onnx")
         if golden:
-            write_golden(folder / str(version), size)
+            write_golden(folder / str(version), size, kind)
     return folder
 
 
-def graph(size: int, slow_rounds: int = 0, scale: float = 10 / 255) -> onnx.ModelProto:
+def graph(size: int, slow_rounds: int = 0, scale: float = 10 / 255, output: str = "logits") -> onnx.ModelProto:
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats", "axes"], ["means"], keepdims=0),
@@ -75,11 +85,11 @@ def graph(size: int, slow_rounds: int = 0, scale: float = 10 / 255) -> onnx.Mode
         nodes.append(helper.make_node("Unsqueeze", ["scaled", "unsqueeze"], ["wide0"]))
         nodes.append(helper.make_node("Tile", ["wide0", "spread"], ["round0"]))
         nodes += [helper.make_node("MatMul", [f"round{i}", "identity"], [f"round{i + 1}"]) for i in range(slow_rounds)]
-        nodes.append(helper.make_node("ReduceMean", [f"round{slow_rounds}", "last"], ["logits"], keepdims=0))
+        nodes.append(helper.make_node("ReduceMean", [f"round{slow_rounds}", "last"], [output], keepdims=0))
     else:
-        nodes.append(helper.make_node("Identity", ["scaled"], ["logits"]))
+        nodes.append(helper.make_node("Identity", ["scaled"], [output]))
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", size, size, 3])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])
+    logits = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", 3])
     model = helper.make_model(
         helper.make_graph(nodes, "colours", [pixels], [logits], initializers),
         opset_imports=[helper.make_opsetid("", 18)],
@@ -89,7 +99,7 @@ def graph(size: int, slow_rounds: int = 0, scale: float = 10 / 255) -> onnx.Mode
     return model
 
 
-def write_golden(version_folder: Path, size: int = SIZE) -> None:
+def write_golden(version_folder: Path, size: int = SIZE, kind: str = "logit") -> None:
     """A mostly green photo, stored turned by 90 degrees, and what must come of it."""
     upright = np.zeros((40, 30, 3), np.uint8)
     upright[..., 1] = np.linspace(120, 250, 40)[:, None].astype(np.uint8)
@@ -105,13 +115,13 @@ def write_golden(version_folder: Path, size: int = SIZE) -> None:
     resized = turned.resize((size, height), Image.Resampling.BILINEAR)
     top = round((height - size) / 2)
     pixels = np.asarray(resized.crop((0, top, size, top + size)))
-    np.savez(
-        version_folder / "golden.npz",
-        pixels=pixels,
-        logits=(pixels.mean((0, 1)) * 10 / 255).astype(np.float32),
-        pixel_tolerance=1,
-        logit_tolerance=0.02,
-    )
+    arrays = {
+        "pixels": pixels,
+        f"{kind}s": (pixels.mean((0, 1)) * 10 / 255).astype(np.float32),
+        "pixel_tolerance": np.array(1),
+        f"{kind}_tolerance": np.array(0.02),
+    }
+    np.savez(version_folder / "golden.npz", **arrays)
 
 
 def picture(colour: str, *, size: tuple[int, int] = (20, 16), image_format: str = "JPEG") -> bytes:

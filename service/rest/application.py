@@ -21,9 +21,9 @@ from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
 from service.protocol import ServiceInformation
 from service.repository import Repository
-from service.rest.classify import classify_route
 from service.rest.compression import WINDOW_BITS
 from service.rest.hot_paths import HotPaths
+from service.rest.images import image_routes
 from service.rest.known_infer import KnownInfer
 from service.rest.log_and_trace import log_and_trace_routes
 from service.rest.openapi import docs_routes
@@ -56,7 +56,7 @@ def create_http_application(
     max_request_bytes: int,
     max_images: int,
 ) -> ASGIApp:
-    classify = classify_route(
+    images = image_routes(
         classifier,
         telemetry,
         request_timeout_s=request_timeout_s,
@@ -74,7 +74,7 @@ def create_http_application(
         max_request_bytes=max_request_bytes,
     )
     routes = [
-        classify,
+        *images,
         *protocol,
         *shared_memory_routes(memory, request_timeout_s=request_timeout_s),
         *log_and_trace_routes(log_settings, trace_settings, request_timeout_s=request_timeout_s),
@@ -83,7 +83,7 @@ def create_http_application(
     handlers = _error_handlers()
     application = Starlette(routes=[*routes, *docs_routes(version, routes)], exception_handlers=handlers)
     application.router.redirect_slashes = False
-    hot = [route for route in routes if route.path == classify.path or route.path.endswith("/infer")]
+    hot = [*images, *(route for route in protocol if route.path.endswith("/infer"))]
     return RequestScope(HotPaths(application, hot, handlers), lifecycle)
 
 

@@ -1,4 +1,4 @@
-"""An HTTP classify request's body, in any of its three forms, to encoded images."""
+"""The body of an HTTP request with images, in any of its three forms, to encoded images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,18 @@ from service.errors import DeadlineExceededError, InvalidInputError, TooLargeErr
 from service.rest.compression import decompressed
 from service.rest.connection import CONNECTION, HttpConnection
 from service.rest.headers import header
-from service.rest.schemas import ClassifyBody
+from service.rest.schemas import ClassifyBody, EmbedBody
 
 MAX_FORM_FIELDS = 16
 
+EXAMPLES = {
+    ClassifyBody: '{"images": ["<base64>", …], "model": "…", "version": "…", "top_k": 5}',
+    EmbedBody: '{"images": ["<base64>", …], "model": "…", "version": "…"}',
+}
+
 
 @dataclass(frozen=True, slots=True)
-class ClassifyInput:
+class ImagesInput:
     """What a body holds. `single`: it is one raw image, and is answered by one object."""
 
     images: list[EncodedImage]
@@ -34,8 +39,13 @@ class ClassifyInput:
     top_k: int | None = None
 
 
-async def read_input(request: Request, *, max_request_bytes: int, max_images: int, timeout_s: float) -> ClassifyInput:
+async def read_input(
+    request: Request, form: type[EmbedBody], *, max_request_bytes: int, max_images: int, timeout_s: float
+) -> ImagesInput:
     """Read the body.
+
+    Args:
+        form: what it holds.
 
     Raises:
         UnsupportedMediaTypeError: not a content type that is taken.
@@ -46,12 +56,12 @@ async def read_input(request: Request, *, max_request_bytes: int, max_images: in
     content_type = header(request, b"content-type")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type.startswith("image/") or media_type == "application/octet-stream":
-        return ClassifyInput([await _as_sent(request, max_request_bytes, timeout_s)], single=True)
+        return ImagesInput([await _as_sent(request, max_request_bytes, timeout_s)], single=True)
     if media_type == "application/json":
-        return _from_json(await _as_sent(request, max_request_bytes, timeout_s))
+        return _from_json(await _as_sent(request, max_request_bytes, timeout_s), form)
     if media_type == "multipart/form-data":
         async with _arriving(timeout_s):
-            return await _from_form(request, limited(request, max_request_bytes), max_request_bytes, max_images)
+            return await _from_form(request, form, limited(request, max_request_bytes), max_request_bytes, max_images)
     raise UnsupportedMediaTypeError(
         f"content type {content_type!r}: must be image/*, multipart/form-data or application/json"
     )
@@ -124,21 +134,20 @@ async def _whole(chunks: AsyncGenerator[bytes, None]) -> bytes:
     return b"".join([chunk async for chunk in chunks])
 
 
-def _from_json(content: bytes) -> ClassifyInput:
+def _from_json(content: bytes, form: type[EmbedBody]) -> ImagesInput:
     try:
-        body = ClassifyBody.model_validate_json(content)
+        body = form.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidInputError(
-            f"JSON body: {where + ': ' if where else ''}{first['msg']}; must be "
-            '{"images": ["<base64>", …], "model": "…", "version": "…", "top_k": 5}, only images required'
+            f"JSON body: {where + ': ' if where else ''}{first['msg']}; must be {EXAMPLES[form]}, only images required"
         ) from None
-    return ClassifyInput(
+    return ImagesInput(
         [_from_base64(text) for text in body.images],
         model=body.model,
         version=body.version,
-        top_k=body.top_k if "top_k" in body.model_fields_set else None,
+        top_k=body.top_k if isinstance(body, ClassifyBody) and "top_k" in body.model_fields_set else None,
     )
 
 
@@ -165,30 +174,35 @@ class _FormParser(MultiPartParser):
 
 
 async def _from_form(
-    request: Request, chunks: AsyncGenerator[bytes, None], max_request_bytes: int, max_images: int
-) -> ClassifyInput:
+    request: Request,
+    form: type[EmbedBody],
+    chunks: AsyncGenerator[bytes, None],
+    max_request_bytes: int,
+    max_images: int,
+) -> ImagesInput:
     parser = _FormParser(request.headers, chunks, max_files=max_images, max_fields=MAX_FORM_FIELDS)
     parser.stream = parser.to_the_end(chunks)
     # The body's size is bounded already; this keeps its parts in memory, where a file system may be read-only.
     parser.spool_max_size = max_request_bytes
     try:
-        form = await parser.parse()
+        sent = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise InvalidInputError(f"multipart body: {getattr(error, 'message', error)}") from error
     images: list[EncodedImage] = []
     fields: dict[str, str] = {}
-    for name, value in form.multi_items():
+    for name, value in sent.multi_items():
         if isinstance(value, str):
             fields[name] = value
         else:
             images.append(await value.read())
-    await form.close()
-    unknown = fields.keys() - {"model", "version", "top_k"}
+    await sent.close()
+    *known, last = [name for name in form.model_fields if name != "images"]
+    unknown = fields.keys() - {*known, last}
     if unknown:
         raise InvalidInputError(
-            f"multipart field {min(unknown)!r}: must be model, version or top_k, or have a file name"
+            f"multipart field {min(unknown)!r}: must be {', '.join(known)} or {last}, or have a file name"
         )
-    return ClassifyInput(
+    return ImagesInput(
         images,
         model=fields.get("model", ""),
         version=fields.get("version", ""),

@@ -23,6 +23,9 @@ from service.rest.schemas import (
     ClassificationBody,
     ClassifyBody,
     CudaRegionBody,
+    EmbedBody,
+    EmbeddingBody,
+    EmbeddingsBody,
     ErrorBody,
     IndexBody,
     IndexEntryBody,
@@ -42,7 +45,8 @@ Content = dict[str, dict[str, Any]]
 
 COMPONENTS = "#/components/schemas/"
 BODIES = (
-    *(ClassificationBody, ClassifyBody, ErrorBody, IndexBody, IndexEntryBody, InferAnswerBody, InferBody, LiveBody),
+    *(ClassificationBody, ClassifyBody, EmbedBody, EmbeddingBody, EmbeddingsBody, ErrorBody),
+    *(IndexBody, IndexEntryBody, InferAnswerBody, InferBody, LiveBody),
     *(LoadBody, ModelBody, ModelReadyBody, ModelsBody, ReadyBody, ResultsBody),
     *(CudaRegionBody, CudaRegisterBody, SystemRegionBody, SystemRegisterBody),
 )
@@ -112,11 +116,6 @@ def _list_of(schema: Schema) -> Schema:
 TEXT = {"type": "string"}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 TOP_K = {"type": "integer", "minimum": 1, "maximum": 10**9 - 1, "default": 5}
-FORM = {
-    "type": "object",
-    "required": ["images"],
-    "properties": {"images": _list_of(BINARY["schema"]), "model": TEXT, "version": TEXT, "top_k": TOP_K},
-}
 FLAG = {"type": "boolean"}
 LOG_SETTINGS = {
     "type": "object",
@@ -186,22 +185,38 @@ def _regions(kind: str, region: type[BaseModel], register: type[BaseModel]) -> d
     }
 
 
+def _images(body: type[BaseModel], **options: Schema) -> Content:
+    """The ways to send images, as JSON by this body; and what else a form may have."""
+    fields = {"images": _list_of(BINARY["schema"]), "model": TEXT, "version": TEXT, **options}
+    return {
+        "multipart/form-data": {"schema": {"type": "object", "required": ["images"], "properties": fields}},
+        **dict.fromkeys(("image/jpeg", "image/png", "image/webp"), BINARY),
+        **_json(_of(body)),
+    }
+
+
+VERSION = _parameter("query", "version", TEXT, "Unset: the highest version that is ready.")
+
 OPERATIONS = {
     "POST /v1/classify": Operation(
         "classify",
         "Classify images: one object for a raw image, `results` for a form or JSON",
         _json({"oneOf": [_of(ClassificationBody), _of(ResultsBody)]}),
         (*READ, 404, 500),
-        {
-            "multipart/form-data": {"schema": FORM},
-            **dict.fromkeys(("image/jpeg", "image/png", "image/webp"), BINARY),
-            **_json(_of(ClassifyBody)),
-        },
+        _images(ClassifyBody, top_k=TOP_K),
         [
             _parameter("query", "model", TEXT, "Unset: the default model."),
-            _parameter("query", "version", TEXT, "Unset: the highest version that is ready."),
+            VERSION,
             _parameter("query", "top_k", TOP_K, "Predictions for each image."),
         ],
+    ),
+    "POST /v1/embed": Operation(
+        "embed",
+        "Embed images, for retrieval: one object for a raw image, `results` for a form or JSON",
+        _json({"oneOf": [_of(EmbeddingBody), _of(EmbeddingsBody)]}),
+        (*READ, 404, 500),
+        _images(EmbedBody),
+        [_parameter("query", "model", TEXT, "Unset: the only model that gives features."), VERSION],
     ),
     "GET /v1/models": Operation("models", "Every model and its versions", _json(_of(ModelsBody))),
     "GET /v1/models/{name}": Operation("model", "One model and its versions", _json(_of(ModelBody)), (404, 503)),
@@ -324,7 +339,7 @@ def openapi(version: str, routes: Sequence[Route]) -> dict[str, Any]:
         "info": {
             "title": "Fovea",
             "version": version,
-            "description": "Classifies images, and infers with tensors, with the models of a model repository.",
+            "description": "Classifies and embeds images, and infers with tensors, with a model repository's models.",
         },
         "paths": paths,
         "components": {"schemas": components},

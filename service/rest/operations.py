@@ -60,4 +60,5 @@ def _version(entry: VersionEntry) -> VersionBody:
         if isinstance(images, ImageContract)
         else [],
         labels=list(images.labels) if isinstance(images, ImageContract) else [],
+        features=images.features if isinstance(images, ImageContract) else 0,
     )

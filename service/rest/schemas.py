@@ -36,7 +36,18 @@ class ResultsBody(BaseModel):
     results: list[ClassificationBody | ErrorBody] = Field(description="One for each image, in the order sent.")
 
 
-class ClassifyBody(BaseModel):
+class EmbeddingBody(BaseModel):
+    model: str
+    version: str
+    embedding: list[float] = Field(description="The image's features.")
+    timings: TimingsBody
+
+
+class EmbeddingsBody(BaseModel):
+    results: list[EmbeddingBody | ErrorBody] = Field(description="One for each image, in the order sent.")
+
+
+class EmbedBody(BaseModel):
     """A request in JSON."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -44,6 +55,11 @@ class ClassifyBody(BaseModel):
     images: list[str] = Field(description="Encoded images, each in base64.")
     model: str = ""
     version: str = ""
+
+
+class ClassifyBody(EmbedBody):
+    """A request in JSON."""
+
     top_k: int = Field(default=5, ge=1, description="Predictions for each image.")
 
 
@@ -57,6 +73,7 @@ class VersionBody(BaseModel):
     max_batch_size: int = 0
     input_shape: list[int] = Field(default=[], description="Height, width, channels.")
     labels: list[str] = []
+    features: int = Field(default=0, description="Numbers in an embedding; 0: it gives none.")
 
 
 class ModelBody(BaseModel):

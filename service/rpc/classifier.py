@@ -1,15 +1,15 @@
-"""`fovea.v1.Classifier`: the gRPC side of classification."""
+"""`fovea.v1.Classifier`: the gRPC side of classification and embedding."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from typing import cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar, cast
 
 import grpc
 
-from service.classifier import Answer, Classification, Classifier
+from service.classifier import Answer, Classifier, Predictions, Result
 from service.errors import FoveaError
 from service.image_contract import ImageContract
 from service.lifecycle import Lifecycle
@@ -18,6 +18,10 @@ from service.pb.fovea.v1 import classifier_pb2_grpc
 from service.repository import ModelEntry, Repository, State, VersionEntry
 from service.rpc.call import STREAM_WINDOW, Context, abort, identify, outcome, until
 from service.telemetry import RequestRecord, Telemetry
+from service.tensors import Array
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 STATES = {
     State.LOADING: pb.MODEL_STATE_LOADING,
@@ -47,14 +51,20 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         self._request_timeout_s = request_timeout_s
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
-        identify(context)
-        if self._lifecycle.stopping.is_set():
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
-        answered = await self._outcome(request, context)
+        await self._begin(context)
+        answered = await self._outcome(self._classify, request, context)
         if isinstance(answered, FoveaError):
             # gRPC keeps the exception that `abort` raises, and with it this frame, until the garbage is
             # collected: leave no images in it.
             del request
+            await abort(context, answered)
+        return answered
+
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        await self._begin(context)
+        answered = await self._outcome(self._embed, request, context)
+        if isinstance(answered, FoveaError):
+            del request  # As in `Classify`.
             await abort(context, answered)
         return answered
 
@@ -98,63 +108,85 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         except FoveaError as error:
             await abort(context, error)
 
+    async def _begin(self, context: Context) -> None:
+        identify(context)
+        if self._lifecycle.stopping.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+
     async def _answer_on_stream(self, request: pb.ClassifyRequest) -> pb.ClassifyStreamResponse:
-        answered = await self._outcome(request, None)
+        answered = await self._outcome(self._classify, request, None)
         if isinstance(answered, FoveaError):
             return pb.ClassifyStreamResponse(id=request.id, error=_error(answered))
         return pb.ClassifyStreamResponse(id=request.id, response=answered)
 
-    async def _outcome(self, request: pb.ClassifyRequest, context: Context | None) -> pb.ClassifyResponse | FoveaError:
+    async def _outcome(
+        self,
+        answer: Callable[[Request, float, RequestRecord], Awaitable[Response]],
+        request: Request,
+        context: Context | None,
+    ) -> Response | FoveaError:
         remaining_s = context.time_remaining() if context else None
+        timeout_s = min(self._request_timeout_s, self._request_timeout_s if remaining_s is None else remaining_s)
+        deadline = time.monotonic() + timeout_s
         return await outcome(
-            self._lifecycle, self._telemetry, lambda record: self._classify(request, remaining_s, record), context
+            self._lifecycle, self._telemetry, lambda record: answer(request, deadline, record), context
         )
 
     async def _classify(
-        self, request: pb.ClassifyRequest, remaining_s: float | None, record: RequestRecord
+        self, request: pb.ClassifyRequest, deadline: float, record: RequestRecord
     ) -> pb.ClassifyResponse:
-        timeout_s = min(self._request_timeout_s, self._request_timeout_s if remaining_s is None else remaining_s)
         record.model = self._classifier.known_model(request.model)
         answer = await self._classifier.classify(
             request.images,
             model=request.model,
             version=request.version,
             top_k=request.top_k or None,
-            deadline=time.monotonic() + timeout_s,
+            deadline=deadline,
         )
+        self._observe(answer, record)
+        results = [_classification(result) for result in answer.results]
+        return pb.ClassifyResponse(id=request.id, model=answer.model, version=answer.version, results=results)
+
+    async def _embed(self, request: pb.EmbedRequest, deadline: float, record: RequestRecord) -> pb.EmbedResponse:
+        record.model = self._classifier.known_model(request.model, features=True)
+        answer = await self._classifier.embed(
+            request.images, model=request.model, version=request.version, deadline=deadline
+        )
+        self._observe(answer, record)
+        results = [_embedding(result) for result in answer.results]
+        return pb.EmbedResponse(id=request.id, model=answer.model, version=answer.version, results=results)
+
+    def _observe(self, answer: Answer[Any], record: RequestRecord) -> None:
+        """Raises:
+        FoveaError: that of the only image.
+        """
         self._telemetry.observe(answer, record.trace)
         if len(answer.results) == 1 and isinstance(answer.results[0], FoveaError):
             # Left in `answer`, it and its traceback would keep each other.
             raise cast(FoveaError, answer.results.pop())
-        return _response(request.id, answer)
 
 
-def _response(identity: str, answer: Answer) -> pb.ClassifyResponse:
-    return pb.ClassifyResponse(
-        id=identity,
-        model=answer.model,
-        version=answer.version,
-        results=[_result(result) for result in answer.results],
-    )
-
-
-def _result(result: Classification | FoveaError) -> pb.ImageResult:
+def _classification(result: Result[Predictions] | FoveaError) -> pb.ImageResult:
     if isinstance(result, FoveaError):
         return pb.ImageResult(error=_error(result))
+    predictions = [pb.Prediction(label=p.label, index=p.index, probability=p.probability) for p in result.value]
+    return pb.ImageResult(classification=pb.Classification(predictions=predictions, timings=_timings(result)))
+
+
+def _embedding(result: Result[Array] | FoveaError) -> pb.EmbedResult:
+    if isinstance(result, FoveaError):
+        return pb.EmbedResult(error=_error(result))
+    return pb.EmbedResult(embedding=pb.Embedding(values=result.value.tolist(), timings=_timings(result)))
+
+
+def _timings(result: Result[Any]) -> pb.Timings:
     stages = result.stages
-    return pb.ImageResult(
-        classification=pb.Classification(
-            predictions=[
-                pb.Prediction(label=p.label, index=p.index, probability=p.probability) for p in result.predictions
-            ],
-            timings=pb.Timings(
-                decode_us=round(1e6 * stages.decode_s),
-                queue_us=round(1e6 * stages.queue_s),
-                inference_us=round(1e6 * stages.inference_s),
-                total_us=round(1e6 * stages.total_s),
-                batch_size=result.batch_size,
-            ),
-        )
+    return pb.Timings(
+        decode_us=round(1e6 * stages.decode_s),
+        queue_us=round(1e6 * stages.queue_s),
+        inference_us=round(1e6 * stages.inference_s),
+        total_us=round(1e6 * stages.total_s),
+        batch_size=result.batch_size,
     )
 
 
@@ -176,6 +208,7 @@ def _version(entry: VersionEntry) -> pb.ModelVersion:
         if isinstance(served.images, ImageContract):
             preprocessing = served.images.preprocessing
             version.labels.extend(served.images.labels)
+            version.features = served.images.features
             version.input_shape.extend([preprocessing.height, preprocessing.width, 3])
         version.max_batch_size = served.config.max_batch_size
         version.execution_provider = served.execution_provider

@@ -18,10 +18,11 @@ from tests.service.launch import RunningService, running
 
 @pytest.fixture(scope="session")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """Every model of the conformance suite, and "colours" for images; all that can be allowed is."""
+    """Every model of the conformance suite, "colours" for images and its features; all that can be allowed is."""
     repository = tmp_path_factory.mktemp("attacked")
     write_repository(repository)
     write_model(repository)
+    write_model(repository, "features", features=True)
     with running(
         repository,
         model_control_mode="explicit",

@@ -23,6 +23,7 @@ from service.rest.compression import WINDOW_BITS, compress, decompressed
 from service.rest.connection import CONNECTION
 from service.rest.infer_body import parse_request
 from service.rest.load_body import parse_load
+from service.rest.schemas import ClassifyBody
 from service.shared_memory import SharedMemory
 from service.tensors import DTYPES, MAX_ELEMENTS, Graph, TensorSpec, from_raw, to_raw
 from tests.conformance.wire import bytes_tensor
@@ -104,7 +105,8 @@ def request(content: bytes, content_type: bytes) -> Request:
 def classify_body(content: bytes) -> None:
     """The content type stands in the first line."""
     content_type, _, body = content.partition(b"\n")
-    asyncio.run(read_input(request(body, content_type), max_request_bytes=MAX_BYTES, max_images=4, timeout_s=60))
+    given = request(body, content_type)
+    asyncio.run(read_input(given, ClassifyBody, max_request_bytes=MAX_BYTES, max_images=4, timeout_s=60))
 
 
 def compressed_body(content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Images that are nearly right, in every form that `POST /v1/classify` takes."""
+"""Images that are nearly right, in every form that `POST /v1/classify` and `POST /v1/embed` take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.fuzz.mutations import TEXTS, changed_bytes, changed_json, texts, to_j
 from tests.fuzz.seeds import BODY, FORM, IMAGES, IMAGES_OF_BODY
 from tests.fuzz.target import Target
 
-PATH = "/v1/classify"
+PATHS = st.sampled_from(("/v1/classify", "/v1/embed"))
 MEDIA_TYPES = ("image/jpeg", "image/anything", "application/octet-stream", "application/json", "text/plain", "", "/")
 FORM_TYPES = (
     *["multipart/form-data; boundary=x"] * 8,
@@ -40,14 +40,14 @@ def test_images(target: Target, inputs: int) -> None:
     """Every format with bytes changed, as a raw body, as any media type, with any query."""
     query = st.dictionaries(st.sampled_from(("model", "version", "top_k", "other")), texts(), max_size=2)
 
-    def send(request: tuple[bytes, str, dict[str, str]]) -> None:
-        content, media_type, asked = request
-        path = f"{PATH}?{urlencode(asked, errors='surrogatepass')}" if asked else PATH
+    def send(request: tuple[str, bytes, str, dict[str, str]]) -> None:
+        path, content, media_type, asked = request
+        path += f"?{urlencode(asked, errors='surrogatepass')}" if asked else ""
         target.post(path, content, {"content-type": media_type})
 
     changed = st.sampled_from(IMAGES).flatmap(changed_bytes)
     media_types = st.one_of(st.just("image/jpeg"), st.sampled_from(MEDIA_TYPES))
-    requests = st.tuples(changed, media_types, st.one_of(st.just({}), query))
+    requests = st.tuples(PATHS, changed, media_types, st.one_of(st.just({}), query))
     try_inputs("classify, images", inputs, requests, send, target.service.resident_bytes)
     target.must_be_unharmed()
 
@@ -65,8 +65,8 @@ def test_json(target: Target, inputs: int) -> None:
     try_inputs(
         "classify, JSON",
         inputs,
-        bodies,
-        lambda body: target.post(PATH, to_json(body), headers),
+        st.tuples(PATHS, bodies),
+        lambda request: target.post(request[0], to_json(request[1]), headers),
         target.service.resident_bytes,
     )
     target.must_be_unharmed()
@@ -75,11 +75,11 @@ def test_json(target: Target, inputs: int) -> None:
 @campaign(short=100, long=1500)
 def test_forms(target: Target, inputs: int) -> None:
     """Parts, heads and boundaries with bytes changed."""
-    forms = st.tuples(changed_bytes(FORM), st.sampled_from(FORM_TYPES))
+    forms = st.tuples(PATHS, changed_bytes(FORM), st.sampled_from(FORM_TYPES))
 
-    def send(request: tuple[bytes, str]) -> None:
-        body, media_type = request
-        target.post(PATH, body, {"content-type": media_type})
+    def send(request: tuple[str, bytes, str]) -> None:
+        path, body, media_type = request
+        target.post(path, body, {"content-type": media_type})
 
     try_inputs("classify, forms", inputs, forms, send, target.service.resident_bytes)
     target.must_be_unharmed()

@@ -38,6 +38,10 @@ def test_every_answer_is_as_described(target: Target, inputs: int) -> None:
     def leaves_alone(case: Case[Any]) -> bool:
         return unquote(str(case.path_parameters.get("name"))) not in not_to_load
 
+    def is_negative_whatever_its_body(case: Case[Any]) -> bool:
+        """A length of zero makes a tensor of any bytes."""
+        return str((case.headers or {}).get("Inference-Header-Content-Length")) != "0"
+
     strategies = []
     for found in description.get_all_operations():
         assert isinstance(found, Ok)
@@ -48,7 +52,7 @@ def test_every_answer_is_as_described(target: Target, inputs: int) -> None:
         cases = [
             operation.as_strategy(GenerationMode.POSITIVE),
             operation.as_strategy(GenerationMode.POSITIVE, path_parameters=names),
-            operation.as_strategy(GenerationMode.NEGATIVE, path_parameters=names),
+            operation.as_strategy(GenerationMode.NEGATIVE, path_parameters=names).filter(is_negative_whatever_its_body),
         ]
         strategies += [case.filter(leaves_alone) for case in cases] if loads else cases
     with requests.Session() as session:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from model.evaluate import Logits, expected_calibration_error, report, table
+from model.evaluate import Logits, calibration, probabilities, report, table
 
 
 def logits_of(probabilities: list[list[float]]) -> Logits:
@@ -19,13 +19,26 @@ def test_expected_calibration_error_of_a_case_done_by_hand() -> None:
     labels = np.array([0, 0, 1, 1])
     shared = abs((1 - 0.9) + (0 - 0.92))
     expected = (shared + abs(0 - 0.61) + abs(1 - 0.7)) / 4
-    assert expected_calibration_error(logits, labels) == pytest.approx(expected, abs=1e-6)
+    assert calibration(logits, labels).error == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_bins_of_a_case_done_by_hand() -> None:
+    logits = logits_of([[0.9, 0.1], [0.08, 0.92], [0.61, 0.39], [0.3, 0.7]])
+    found = calibration(logits, np.array([0, 0, 1, 1]), bins=4)
+    assert found.images.tolist() == [0, 0, 2, 2]
+    assert found.confidence == pytest.approx([0, 0, 0.655, 0.91])
+    assert found.accuracy == pytest.approx([0, 0, 0.5, 0.5])
+
+
+def test_probabilities_are_those_that_the_logits_were_made_of() -> None:
+    shares = np.array([[0.9, 0.1], [0.08, 0.92]], np.float32)
+    assert probabilities(np.log(shares) + np.float32(500)) == pytest.approx(shares, abs=1e-4)
 
 
 def test_certainty_that_is_right_is_calibrated() -> None:
     logits = np.array([[100, 0], [0, 100]], np.float32)
-    assert expected_calibration_error(logits, np.array([0, 1])) == 0
-    assert expected_calibration_error(logits, np.array([1, 0])) == pytest.approx(1)
+    assert calibration(logits, np.array([0, 1])).error == 0
+    assert calibration(logits, np.array([1, 0])).error == pytest.approx(1)
 
 
 def test_report_counts_true_classes_in_rows() -> None:

@@ -17,9 +17,10 @@ from model.evaluate import predict, predict_onnx
 from model.export import ExportError, export, parity, to_onnx
 from model.golden import draw_photo
 from model.images import read_pixels
+from model.neighbours import neighbours
 from model.nets import NETS
 from model.recipe import recipe_for
-from model.repository import RepositoryError
+from model.repository import RepositoryError, Signature, read_signature
 from model.run import Run
 from model.train import train
 
@@ -35,7 +36,7 @@ def exported(fastcnn_run: Run) -> bytes:
 @pytest.fixture
 def fast_export(exported: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tracing takes seconds and gives the same file each time."""
-    monkeypatch.setattr(model.export, "to_onnx", lambda run: exported)
+    monkeypatch.setattr(model.export, "to_onnx", lambda *_: exported)
 
 
 def test_the_graph_takes_pixels_and_returns_logits(exported: bytes) -> None:
@@ -171,3 +172,32 @@ def test_every_network_trains_and_is_exported_with_parity(name: str, tmp_path: P
     assert list(done.parity) == [1, 3, 64]
     assert max(done.parity.values()) < 1e-4
     assert f"| Network | {name}, " in (tmp_path / "net" / "model_card.md").read_text()
+
+
+def test_features_are_a_model_of_their_own(fastcnn_run: Run, tmp_path: Path) -> None:
+    test = synthetic("test", image_size=16, count=30)
+    done = export(
+        fastcnn_run, tmp_path, "shapes_features", command=COMMAND, test=test, test_data="synthetic", features=True
+    )
+    assert list(done.parity) == [1, 3, 64]
+    entry = tmp_path / "shapes_features"
+    assert {path.name for path in entry.iterdir()} == {"1", "config.pbtxt", "model_card.md"}
+    file = entry / "1" / "model.onnx"
+    assert read_signature(file) == Signature((), 16, features=256)
+    (features,) = ort.InferenceSession(file).get_outputs()
+    assert (features.name, features.type, features.shape) == ("features", "tensor(float)", ["N", 256])
+    # The last layer is not in the file.
+    assert not [tensor for tensor in onnx.load(file).graph.initializer if "head" in tensor.name]
+    found = predict_onnx(file, test.images)
+    with np.load(entry / "1" / "golden.npz", allow_pickle=False) as golden:
+        assert set(golden) == {"pixels", "features", "pixel_tolerance", "feature_tolerance"}
+        assert np.array_equal(golden["features"], predict_onnx(file, golden["pixels"][None])[0])
+    head = fastcnn_run.net.get_submodule("head")
+    logits = head(torch.from_numpy(found)).detach().numpy() / 9
+    expected = predict(fastcnn_run.net, fastcnn_run.preprocess, test.images, torch.device("cpu"))
+    assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert done.tested is None
+    assert done.neighbours == neighbours(found, test.images, test.labels)
+    card = (entry / "model_card.md").read_text()
+    assert "256 numbers, float32: what the network's last linear layer takes" in card
+    assert f"{done.neighbours.features[10]:.4f} of the 10 nearest (by pixels {done.neighbours.pixels[10]:.4f})" in card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from functools import partial
@@ -19,21 +20,39 @@ from model.nets.arithmetic import NetError
 from model.optimizers import OPTIMIZERS
 from model.recipe import RECIPES, USUAL
 from model.schedules import SCHEDULES
+from model.summary import summarise
 
-TEXT = (Path(__file__).parents[2] / "docs" / "lecture.md").read_text()
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "lecture.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+(COSTS,) = re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)
 ROWS = re.findall(r"^\| `(\w+)` \| .* \| (\S+) \| (\S*) ?\| (\d+)x\d+ \|$", TEXT, re.MULTILINE)
 PROGRAM = ".venv/bin/fovea-model"
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0].removeprefix(PROGRAM).strip()[:50])
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[-1].removeprefix(PROGRAM).strip()[:50])
 def test_the_commands_work(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(model.data, "synthetic", partial(synthetic, count=12))
+    (tmp_path / "model_repository").symlink_to(ROOT / "model_repository")
+    (tmp_path / "costs.json").write_text(COSTS)
     for command in block.splitlines():
         program, *arguments = shlex.split(command, comments=True)
         assert program == PROGRAM
         assert main(arguments) == 0
+
+
+def test_the_pictures_are_there() -> None:
+    shown = re.findall(r"!\[.+\]\((\S+)\)", TEXT)
+    assert shown
+    for picture in shown:
+        assert 0 < (ROOT / "docs" / picture).stat().st_size < 150_000
+
+
+def test_the_costs_are_those_of_the_networks() -> None:
+    for row in json.loads(COSTS):
+        found = summarise([row["name"].partition(",")[0]], 10, (3, 32, 32))
+        assert (found.multiply_adds / 1e6, found.parameters) == (row["mflops"], row["parameters"])
 
 
 def test_the_refusal_is_the_programs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -241,3 +241,26 @@ def test_arguments_are_validated(flag: str, value: str, message: str, capsys: py
         run("train", "synthetic", "--run", "new", flag, value)
     assert stopped.value.code == 2
     assert f"argument {flag}: {message}" in capsys.readouterr().err
+
+
+def test_export_with_features_publishes_both(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.data, "synthetic", partial(synthetic, count=12))
+    repository = tmp_path / "repository"
+    given = (finished, "--repository", repository, "--name", "shapes", "--data", "synthetic")
+    assert run("export", *given, "--features") == 0
+    told = capsys.readouterr().out
+    assert {path.name for path in repository.iterdir()} == {"shapes", "shapes_features"}
+    assert "neighbours with the same label, of 12 images" in told
+    assert told.count("parity with PyTorch") == told.count("written: ") == 2
+    file = repository / "shapes_features" / "1" / "model.onnx"
+    assert run("evaluate", file, "synthetic") == 0
+    assert capsys.readouterr().out in told
+    assert run("evaluate", file, "synthetic", "--json") == 0
+    assert json.loads(capsys.readouterr().out).keys() == {"images", "features", "pixels"}
+
+    assert run("quantize", repository / "shapes_features", "--precision", "float16") == 1
+    assert "shapes_features: gives features; what can be quantized is a classifier" in capsys.readouterr().err
+    assert run("combine", repository / "shapes_features", "--repository", repository, "--name", "mean") == 1
+    assert "gives features; what can be combined are classifiers" in capsys.readouterr().err

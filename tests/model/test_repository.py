@@ -13,12 +13,16 @@ from model.repository import RepositoryError, Signature, config, next_version, p
 SIGNATURE = Signature(("cat", "dog"), 32)
 
 
-def onnx_file(input_type: int = TensorProto.UINT8, input_shape: tuple[int | str, ...] = ("N", 32, 32, 3)) -> bytes:
+def onnx_file(
+    input_type: int = TensorProto.UINT8,
+    input_shape: tuple[int | str, ...] = ("N", 32, 32, 3),
+    output: str = "logits",
+) -> bytes:
     graph = helper.make_graph(
-        [helper.make_node("Constant", [], ["logits"], value_floats=[0.0, 0.0])],
+        [helper.make_node("Constant", [], [output], value_floats=[0.0, 0.0])],
         "constant",
         [helper.make_tensor_value_info("pixels", input_type, input_shape)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("N", 2))],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ("N", 2))],
     )
     return bytes(helper.make_model(graph).SerializeToString())
 
@@ -168,3 +172,26 @@ def test_a_file_that_does_not_fit_its_labels_is_refused(tmp_path: Path) -> None:
 
 def test_the_fixture_is_a_model() -> None:
     onnx.checker.check_model(onnx.load_from_string(onnx_file()))
+
+
+FEATURES = Signature((), 32, features=2)
+
+
+def test_the_config_of_features_says_so() -> None:
+    parsed = text_format.Parse(config("pets", FEATURES), model_config_pb2.ModelConfig())
+    (features,) = parsed.output
+    assert (features.name, list(features.dims), features.label_filename) == ("features", [2], "")
+    assert parsed.parameters["features.output"].string_value == "features"
+
+
+def test_features_have_no_labels_and_a_name_of_their_own(tmp_path: Path) -> None:
+    content = onnx_file(output="features")
+    folder = publish(tmp_path, "pets_features", 1, FEATURES, {"model.onnx": content}, "Card.\n")
+    assert not (folder.parent / "labels.txt").exists()
+    assert read_signature(folder / "model.onnx") == FEATURES
+    assert next_version(tmp_path, "pets_features", FEATURES) == 2
+    with pytest.raises(RepositoryError, match=r"holds a model of 2 features at 32x32 pixels.*under another name"):
+        next_version(tmp_path, "pets_features", SIGNATURE)
+    put(tmp_path, 1)
+    with pytest.raises(RepositoryError, match=r"this one is of 2 features at 32x32 pixels"):
+        next_version(tmp_path, "pets", FEATURES)

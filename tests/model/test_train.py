@@ -281,6 +281,16 @@ def test_tensorboard_files_can_be_read(shapes: Dataset, tmp_path: Path) -> None:
     assert losses == [(line["step"], line["loss"]) for line in epochs(tmp_path)]
 
 
+def test_tensorboard_sees_an_epoch_as_soon_as_it_is_over(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with model.train.MetricsLog(tmp_path, 0, tensorboard=True) as log:
+        for step in (10, 20):
+            log.write({"step": step, "loss": 0.5, "held_out_accuracy": 0.25})
+            events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+            assert [scalar.step for scalar in events.Scalars("held_out_accuracy")][-1] == step
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(shapes: Dataset, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"the loss is (nan|inf) at step \d: the learning rate is too high"):
         start(shapes, replace(LENET, lr=1e20), tmp_path)

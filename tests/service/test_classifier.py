@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import shutil
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.backends.onnx_runtime import OnnxRuntimeEngine
-from service.classifier import Classification, Classifier, rank
+from service.classifier import Classifier, Predictions, Result, finite, rank
 from service.decoding import Decoder
 from service.errors import (
     DeadlineExceededError,
@@ -38,8 +40,14 @@ def soon() -> float:
 @pytest.fixture
 async def classifier(tmp_path: Path) -> AsyncIterator[Classifier]:
     write_model(tmp_path)
+    async with classifier_of(tmp_path) as classifier:
+        yield classifier
+
+
+@asynccontextmanager
+async def classifier_of(folder: Path) -> AsyncIterator[Classifier]:
     repository = Repository(
-        tmp_path,
+        folder,
         OnnxRuntimeEngine("cpu", device_id=0),
         max_queue_size=100,
         default_model=None,
@@ -53,8 +61,8 @@ async def classifier(tmp_path: Path) -> AsyncIterator[Classifier]:
     decoder.close()
 
 
-def top_labels(results: list[Classification | FoveaError]) -> list[str]:
-    return [r.predictions[0].label if isinstance(r, Classification) else type(r).__name__ for r in results]
+def top_labels(results: list[Result[Predictions] | FoveaError]) -> list[str]:
+    return [r.value[0].label if isinstance(r, Result) else type(r).__name__ for r in results]
 
 
 async def test_images_are_answered_in_their_order(classifier: Classifier) -> None:
@@ -66,17 +74,17 @@ async def test_images_are_answered_in_their_order(classifier: Classifier) -> Non
 
 async def test_probabilities_are_those_of_the_logits(classifier: Classifier) -> None:
     (result,) = (await classifier.classify([picture("red", image_format="PNG")], deadline=soon())).results
-    assert isinstance(result, Classification)
-    assert [p.label for p in result.predictions] == ["red", "green", "blue"]
-    assert [p.index for p in result.predictions] == [0, 1, 2]
+    assert isinstance(result, Result)
+    assert [p.label for p in result.value] == ["red", "green", "blue"]
+    assert [p.index for p in result.value] == [0, 1, 2]
     expected = math.exp(10) / (math.exp(10) + 2)
-    assert result.predictions[0].probability == pytest.approx(expected)
-    assert sum(p.probability for p in result.predictions) == pytest.approx(1)
+    assert result.value[0].probability == pytest.approx(expected)
+    assert sum(p.probability for p in result.value) == pytest.approx(1)
 
 
 async def test_stages_add_up(classifier: Classifier) -> None:
     (result,) = (await classifier.classify([picture("red")], deadline=soon())).results
-    assert isinstance(result, Classification)
+    assert isinstance(result, Result)
     s = result.stages
     parts = (s.decode_s, s.queue_s, s.batch_assembly_s, s.inference_s, s.postprocessing_s)
     assert all(part > 0 for part in parts)
@@ -103,7 +111,7 @@ async def test_large_images_go_through_the_threads(classifier: Classifier) -> No
     large = encode(scene(400, 300), "PNG")
     assert len(large) > 2**14
     answer = await classifier.classify([large, large], deadline=soon())
-    assert all(isinstance(result, Classification) for result in answer.results)
+    assert all(isinstance(result, Result) for result in answer.results)
 
 
 async def test_too_many_images_waiting_to_be_decoded_are_refused(classifier: Classifier) -> None:
@@ -113,7 +121,7 @@ async def test_too_many_images_waiting_to_be_decoded_are_refused(classifier: Cla
     refused = [outcome for outcome in outcomes if isinstance(outcome, UnavailableError)]
     assert len(refused) == 26
     assert "4 images are waiting to be decoded" in str(refused[0])
-    assert isinstance((await classifier.classify([large], deadline=soon())).results[0], Classification)
+    assert isinstance((await classifier.classify([large], deadline=soon())).results[0], Result)
 
 
 @pytest.mark.parametrize("image", [picture("red"), encode(scene(400, 300), "PNG")], ids=["small", "large"])
@@ -127,8 +135,8 @@ async def test_a_deadline_that_has_passed(classifier: Classifier, image: bytes) 
 @pytest.mark.parametrize(("top_k", "count"), [(None, 3), (1, 1), (2, 2), (3, 3), (1000, 3)])
 async def test_top_k(classifier: Classifier, top_k: int | None, count: int) -> None:
     (result,) = (await classifier.classify([picture("red")], top_k=top_k, deadline=soon())).results
-    assert isinstance(result, Classification)
-    assert len(result.predictions) == count
+    assert isinstance(result, Result)
+    assert len(result.value) == count
 
 
 async def test_what_a_whole_request_is_refused_for(classifier: Classifier) -> None:
@@ -168,3 +176,47 @@ def test_rank_puts_equals_in_the_order_of_their_labels() -> None:
 def test_logits_that_are_not_finite_are_an_error(logit: float) -> None:
     with pytest.raises(InferenceError, match="not finite"):
         rank(np.array([1, logit, 0], np.float32), "abc", 3)
+
+
+async def test_features_of_each_image(tmp_path: Path) -> None:
+    write_model(tmp_path, "features", features=True)
+    async with classifier_of(tmp_path) as classifier:
+        answer = await classifier.embed([picture("red", image_format="PNG"), b"nonsense"], deadline=soon())
+    assert (answer.model, answer.version) == ("features", "1")
+    good, bad = answer.results
+    assert isinstance(good, Result)
+    assert (good.value.dtype.name, good.value.shape) == ("float32", (3,))
+    assert good.value == pytest.approx([10, 0, 0])
+    assert isinstance(bad, InvalidInputError)
+
+
+async def test_each_use_has_its_default_model(tmp_path: Path) -> None:
+    image = picture("red")
+    for name in ("features", "more"):
+        write_model(tmp_path, name, features=True)
+    async with classifier_of(tmp_path) as classifier:
+        with pytest.raises(InvalidInputError, match="no model named: must be one of features, more"):
+            await classifier.embed([image], deadline=soon())
+        with pytest.raises(InvalidInputError, match="no model named, and none that is ready gives classes"):
+            await classifier.classify([image], deadline=soon())
+        assert [classifier.known_model("", features=features) for features in (False, True)] == ["", ""]
+        assert (await classifier.embed([image], model="more", deadline=soon())).model == "more"
+    write_model(tmp_path)
+    shutil.rmtree(tmp_path / "more")
+    async with classifier_of(tmp_path) as classifier:
+        assert (await classifier.embed([image], deadline=soon())).model == "features"
+        assert (await classifier.classify([image], deadline=soon())).model == "colours"
+        assert [classifier.known_model("", features=features) for features in (False, True)] == ["colours", "features"]
+
+
+async def test_a_classifier_gives_no_features(classifier: Classifier) -> None:
+    with pytest.raises(InvalidInputError, match="no model named, and none that is ready gives features"):
+        await classifier.embed([picture("red")], deadline=soon())
+    with pytest.raises(InvalidInputError, match="'colours' gives classes, not features: /v1/classify and Classify"):
+        await classifier.embed([picture("red")], model="colours", deadline=soon())
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_features_that_are_not_finite_are_an_error(value: float) -> None:
+    with pytest.raises(InferenceError, match="features are not finite"):
+        finite(np.array([[1, value]], np.float32))

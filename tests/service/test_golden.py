@@ -106,3 +106,16 @@ def test_a_sample_is_never_unpickled(golden: Path) -> None:
     np.savez(golden / "golden.npz", **{**arrays, "logits": np.array([{"a": 1}], dtype=object)})
     with pytest.raises(ModelError, match=r"golden sample: cannot be read.*allow_pickle"):
         check(golden)
+
+
+def test_features_have_no_class(tmp_path: Path) -> None:
+    """The largest of them means nothing: which it is may differ, as far as the tolerance allows."""
+    write_golden(tmp_path, kind="feature")
+    assert check_golden(tmp_path, PREPROCESSING, infer, kind="feature") is True
+    with pytest.raises(ModelError, match=r"cannot be read.*logits"):
+        check(tmp_path)
+    change_golden(tmp_path, features=lambda features: features[[1, 0, 2]])
+    with pytest.raises(ModelError, match="golden sample: features differ by"):
+        check_golden(tmp_path, PREPROCESSING, infer, kind="feature")
+    change_golden(tmp_path, feature_tolerance=lambda _: 100)
+    assert check_golden(tmp_path, PREPROCESSING, infer, kind="feature") is True

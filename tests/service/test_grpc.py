@@ -351,6 +351,7 @@ def test_reflection(service: RunningService) -> None:
     assert [method.name for method in file.service[0].method] == [
         "Classify",
         "ClassifyStream",
+        "Embed",
         "ListModels",
         "GetModel",
     ]

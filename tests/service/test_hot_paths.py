@@ -3,10 +3,10 @@ from __future__ import annotations
 import httpx
 import pytest
 
-CLASSIFY, INFER = "/v1/classify", "/v2/models/colours/infer"
+CLASSIFY, EMBED, INFER = "/v1/classify", "/v1/embed", "/v2/models/colours/infer"
 
 
-@pytest.mark.parametrize("path", [CLASSIFY, INFER, "/v2/models/colours/versions/1/infer"])
+@pytest.mark.parametrize("path", [CLASSIFY, EMBED, INFER, "/v2/models/colours/versions/1/infer"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_other_methods_are_refused_as_everywhere(http: httpx.Client, method: str, path: str) -> None:
     response = http.request(method, path)
@@ -14,7 +14,9 @@ def test_other_methods_are_refused_as_everywhere(http: httpx.Client, method: str
     assert response.json() == {"error": f"{method} {path}: Method Not Allowed"}
 
 
-@pytest.mark.parametrize("path", [CLASSIFY + "/", INFER + "/", INFER + "x", "/v2/models/colours/versions/x/infer"])
+@pytest.mark.parametrize(
+    "path", [CLASSIFY + "/", EMBED + "/", INFER + "/", INFER + "x", "/v2/models/colours/versions/x/infer"]
+)
 def test_a_path_that_is_nearly_one_of_them_is_not_found(http: httpx.Client, path: str) -> None:
     response = http.post(path)
     assert (response.status_code, response.json()) == (404, {"error": f"POST {path}: Not Found"})

@@ -420,6 +420,7 @@ def test_models(http: httpx.Client) -> None:
         "max_batch_size": 8,
         "input_shape": [8, 8, 3],
         "labels": list(LABELS),
+        "features": 0,
     }
 
 

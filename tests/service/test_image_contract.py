@@ -170,3 +170,30 @@ def test_models_that_images_cannot_be_sent_to(
 ) -> None:
     with pytest.raises(NoImagesError, match=reason):
         contract(tmp_path, *inputs, outputs=outputs)
+
+
+def test_a_model_of_features(tmp_path: Path) -> None:
+    features = TensorSpec("features", "FP32", (-1, 256))
+    found = contract(tmp_path, UINT8, outputs=(LOGITS, features), features__output="features")
+    assert (found.output, found.features, found.labels) == (1, 256, ())
+    unbatched = TensorSpec("pixels", "UINT8", (1, 8, 8, 3)), (TensorSpec("features", "FP32", (1, 256)),)
+    assert contract(tmp_path, unbatched[0], outputs=unbatched[1], features__output="features").features == 256
+    assert contract(tmp_path, UINT8, labels=LABELS).features == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "parameters", "reason"),
+    [
+        (LOGITS, {"features.output": "nothing"}, "features.output is 'nothing': must be one of logits"),
+        (TensorSpec("f", "FP16", (-1, 256)), {"features.output": "f"}, "'f' is FP16 with dims .256.: must be FP32"),
+        (TensorSpec("f", "FP32", (-1, 8, 8)), {"features.output": "f"}, "dims .8, 8.: must be FP32, a fixed number"),
+        (TensorSpec("f", "FP32", (-1, -1)), {"features.output": "f"}, "dims .-1.: must be FP32, a fixed number"),
+        (LOGITS, {"features.output": "logits", "classification.output": "logits"}, "classification.output"),
+        (LOGITS, {"features.size": "3"}, "unknown parameter features.size"),
+    ],
+)
+def test_features_that_cannot_be_given(
+    tmp_path: Path, output: TensorSpec, parameters: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(ModelError, match=reason):
+        contract(tmp_path, UINT8, outputs=(output,), parameters=parameters)

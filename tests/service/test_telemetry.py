@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from service.batching import BatchRecord
-from service.classifier import Answer, Classification, Prediction, Stages
+from service.classifier import Answer, Prediction, Result, Stages
 from service.errors import InvalidInputError, UnavailableError
 from service.inference import Timeline
 from service.telemetry import MAX_REQUEST_ID_LENGTH, Telemetry, accept_request_id
@@ -66,7 +66,7 @@ def test_every_stage_of_every_image_is_observed() -> None:
     telemetry = Telemetry(Tracing(None))
     stages = Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.015)
     timeline = Timeline(0.0, 0.001, 0.002, BatchRecord(2, 0.003, 0.004), 0.015)
-    result = Classification([Prediction("cat", 0, 1.0)], stages, 2, timeline)
+    result = Result([Prediction("cat", 0, 1.0)], stages, 2, timeline)
     telemetry.observe(Answer("m", "1", [result, InvalidInputError("no image"), result]))
     for stage, seconds in (
         ("decode", 0.001), ("queue", 0.002), ("batch_assembly", 0.003),

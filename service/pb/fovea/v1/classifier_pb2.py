@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$service/pb/fovea/v1/classifier.proto\x12\x08\x66ovea.v1\"\\\n\x0f\x43lassifyRequest\x12\x0e\n\x06images\x18\x01 \x03(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\n\n\x02id\x18\x05 \x01(\t\"f\n\x10\x43lassifyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12&\n\x07results\x18\x04 \x03(\x0b\x32\x15.fovea.v1.ImageResult\"\x81\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.fovea.v1.ClassifyResponseH\x00\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0f.fovea.v1.ErrorH\x00\x42\t\n\x07outcome\"n\n\x0bImageResult\x12\x32\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.fovea.v1.ClassificationH\x00\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x0f.fovea.v1.ErrorH\x00\x42\t\n\x07outcome\"_\n\x0e\x43lassification\x12)\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x14.fovea.v1.Prediction\x12\"\n\x07timings\x18\x02 \x01(\x0b\x32\x11.fovea.v1.Timings\"?\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"j\n\x07Timings\x12\x11\n\tdecode_us\x18\x01 \x01(\x04\x12\x10\n\x08queue_us\x18\x02 \x01(\x04\x12\x14\n\x0cinference_us\x18\x03 \x01(\x04\x12\x10\n\x08total_us\x18\x04 \x01(\x04\x12\x12\n\nbatch_size\x18\x05 \x01(\r\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.fovea.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.fovea.v1.Model\"?\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08versions\x18\x02 \x03(\x0b\x32\x16.fovea.v1.ModelVersion\"\xd0\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.fovea.v1.ModelState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x13\n\x0binput_shape\x18\x05 \x03(\r\x12\x16\n\x0emax_batch_size\x18\x06 \x01(\r\x12\x1a\n\x12\x65xecution_provider\x18\x07 \x01(\t\x12\x11\n\tinstances\x18\x08 \x01(\r\x12\x0e\n\x06proven\x18\t \x01(\x08*v\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x03\x32\xae\x02\n\nClassifier\x12\x41\n\x08\x43lassify\x12\x19.fovea.v1.ClassifyRequest\x1a\x1a.fovea.v1.ClassifyResponse\x12Q\n\x0e\x43lassifyStream\x12\x19.fovea.v1.ClassifyRequest\x1a .fovea.v1.ClassifyStreamResponse(\x01\x30\x01\x12G\n\nListModels\x12\x1b.fovea.v1.ListModelsRequest\x1a\x1c.fovea.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.fovea.v1.GetModelRequest\x1a\x1a.fovea.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$service/pb/fovea/v1/classifier.proto\x12\x08\x66ovea.v1\"\\\n\x0f\x43lassifyRequest\x12\x0e\n\x06images\x18\x01 \x03(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\n\n\x02id\x18\x05 \x01(\t\"f\n\x10\x43lassifyResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12&\n\x07results\x18\x04 \x03(\x0b\x32\x15.fovea.v1.ImageResult\"\x81\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\x08response\x18\x02 \x01(\x0b\x32\x1a.fovea.v1.ClassifyResponseH\x00\x12 \n\x05\x65rror\x18\x03 \x01(\x0b\x32\x0f.fovea.v1.ErrorH\x00\x42\t\n\x07outcome\"n\n\x0bImageResult\x12\x32\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x18.fovea.v1.ClassificationH\x00\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x0f.fovea.v1.ErrorH\x00\x42\t\n\x07outcome\"_\n\x0e\x43lassification\x12)\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x14.fovea.v1.Prediction\x12\"\n\x07timings\x18\x02 \x01(\x0b\x32\x11.fovea.v1.Timings\"?\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"J\n\x0c\x45mbedRequest\x12\x0e\n\x06images\x18\x01 \x03(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\n\n\x02id\x18\x04 \x01(\t\"c\n\rEmbedResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12&\n\x07results\x18\x04 \x03(\x0b\x32\x15.fovea.v1.EmbedResult\"d\n\x0b\x45mbedResult\x12(\n\tembedding\x18\x01 \x01(\x0b\x32\x13.fovea.v1.EmbeddingH\x00\x12 \n\x05\x65rror\x18\x02 \x01(\x0b\x32\x0f.fovea.v1.ErrorH\x00\x42\t\n\x07outcome\"?\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\"\n\x07timings\x18\x02 \x01(\x0b\x32\x11.fovea.v1.Timings\"j\n\x07Timings\x12\x11\n\tdecode_us\x18\x01 \x01(\x04\x12\x10\n\x08queue_us\x18\x02 \x01(\x04\x12\x14\n\x0cinference_us\x18\x03 \x01(\x04\x12\x10\n\x08total_us\x18\x04 \x01(\x04\x12\x12\n\nbatch_size\x18\x05 \x01(\r\"&\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.fovea.v1.Model\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.fovea.v1.Model\"?\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x08versions\x18\x02 \x03(\x0b\x32\x16.fovea.v1.ModelVersion\"\xe2\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.fovea.v1.ModelState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x13\n\x0binput_shape\x18\x05 \x03(\r\x12\x16\n\x0emax_batch_size\x18\x06 \x01(\r\x12\x1a\n\x12\x65xecution_provider\x18\x07 \x01(\t\x12\x11\n\tinstances\x18\x08 \x01(\r\x12\x0e\n\x06proven\x18\t \x01(\x08\x12\x10\n\x08\x66\x65\x61tures\x18\n \x01(\r*v\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x1b\n\x17MODEL_STATE_UNAVAILABLE\x10\x03\x32\xe8\x02\n\nClassifier\x12\x41\n\x08\x43lassify\x12\x19.fovea.v1.ClassifyRequest\x1a\x1a.fovea.v1.ClassifyResponse\x12Q\n\x0e\x43lassifyStream\x12\x19.fovea.v1.ClassifyRequest\x1a .fovea.v1.ClassifyStreamResponse(\x01\x30\x01\x12\x38\n\x05\x45mbed\x12\x16.fovea.v1.EmbedRequest\x1a\x17.fovea.v1.EmbedResponse\x12G\n\nListModels\x12\x1b.fovea.v1.ListModelsRequest\x1a\x1c.fovea.v1.ListModelsResponse\x12\x41\n\x08GetModel\x12\x19.fovea.v1.GetModelRequest\x1a\x1a.fovea.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'service.pb.fovea.v1.classifier_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELSTATE']._serialized_start=1239
-  _globals['_MODELSTATE']._serialized_end=1357
+  _globals['_MODELSTATE']._serialized_start=1601
+  _globals['_MODELSTATE']._serialized_end=1719
   _globals['_CLASSIFYREQUEST']._serialized_start=50
   _globals['_CLASSIFYREQUEST']._serialized_end=142
   _globals['_CLASSIFYRESPONSE']._serialized_start=144
@@ -45,22 +45,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFICATION']._serialized_end=587
   _globals['_PREDICTION']._serialized_start=589
   _globals['_PREDICTION']._serialized_end=652
-  _globals['_TIMINGS']._serialized_start=654
-  _globals['_TIMINGS']._serialized_end=760
-  _globals['_ERROR']._serialized_start=762
-  _globals['_ERROR']._serialized_end=800
-  _globals['_LISTMODELSREQUEST']._serialized_start=802
-  _globals['_LISTMODELSREQUEST']._serialized_end=821
-  _globals['_LISTMODELSRESPONSE']._serialized_start=823
-  _globals['_LISTMODELSRESPONSE']._serialized_end=876
-  _globals['_GETMODELREQUEST']._serialized_start=878
-  _globals['_GETMODELREQUEST']._serialized_end=909
-  _globals['_GETMODELRESPONSE']._serialized_start=911
-  _globals['_GETMODELRESPONSE']._serialized_end=961
-  _globals['_MODEL']._serialized_start=963
-  _globals['_MODEL']._serialized_end=1026
-  _globals['_MODELVERSION']._serialized_start=1029
-  _globals['_MODELVERSION']._serialized_end=1237
-  _globals['_CLASSIFIER']._serialized_start=1360
-  _globals['_CLASSIFIER']._serialized_end=1662
+  _globals['_EMBEDREQUEST']._serialized_start=654
+  _globals['_EMBEDREQUEST']._serialized_end=728
+  _globals['_EMBEDRESPONSE']._serialized_start=730
+  _globals['_EMBEDRESPONSE']._serialized_end=829
+  _globals['_EMBEDRESULT']._serialized_start=831
+  _globals['_EMBEDRESULT']._serialized_end=931
+  _globals['_EMBEDDING']._serialized_start=933
+  _globals['_EMBEDDING']._serialized_end=996
+  _globals['_TIMINGS']._serialized_start=998
+  _globals['_TIMINGS']._serialized_end=1104
+  _globals['_ERROR']._serialized_start=1106
+  _globals['_ERROR']._serialized_end=1144
+  _globals['_LISTMODELSREQUEST']._serialized_start=1146
+  _globals['_LISTMODELSREQUEST']._serialized_end=1165
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1167
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1220
+  _globals['_GETMODELREQUEST']._serialized_start=1222
+  _globals['_GETMODELREQUEST']._serialized_end=1253
+  _globals['_GETMODELRESPONSE']._serialized_start=1255
+  _globals['_GETMODELRESPONSE']._serialized_end=1305
+  _globals['_MODEL']._serialized_start=1307
+  _globals['_MODEL']._serialized_end=1370
+  _globals['_MODELVERSION']._serialized_start=1373
+  _globals['_MODELVERSION']._serialized_end=1599
+  _globals['_CLASSIFIER']._serialized_start=1722
+  _globals['_CLASSIFIER']._serialized_end=2082
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,11 @@ class ClassifierStub:
                 request_serializer=service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/fovea.v1.Classifier/Embed',
+                request_serializer=service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/fovea.v1.Classifier/ListModels',
                 request_serializer=service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.ListModelsRequest.SerializeToString,
@@ -75,6 +80,14 @@ class ClassifierServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """Embeds the images of one request: their features, for retrieval, from a model that gives features.
+        What cannot be decoded is answered as by Classify.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -99,6 +112,11 @@ def add_ClassifierServicer_to_server(servicer, server):
                     servicer.ClassifyStream,
                     request_deserializer=service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.ClassifyRequest.FromString,
                     response_serializer=service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.EmbedRequest.FromString,
+                    response_serializer=service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.EmbedResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -165,6 +183,33 @@ class Classifier:
             '/fovea.v1.Classifier/ClassifyStream',
             service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
             service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.ClassifyStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fovea.v1.Classifier/Embed',
+            service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.EmbedRequest.SerializeToString,
+            service_dot_pb_dot_fovea_dot_v1_dot_classifier__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,76 +1,144 @@
-"""`python -m loadtests.ceiling`: how much of ONNX Runtime's own rate is left when the model is served."""
+"""`python -m loadtests.ceiling`: how much of ONNX Runtime's own rate is left when the model is served, JPEGs in."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import multiprocessing
+import os
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 
-from loadtests.ceiling_table import Round, ceiling_table
+from google.protobuf import text_format
+from prometheus_client.samples import Sample
+from tritonclient.grpc import model_config_pb2
+
+from loadtests.arguments import count
+from loadtests.ceiling_table import Round, Served, ceiling_table
 from loadtests.command import run
+from loadtests.decoder import Decoder
 from loadtests.fetch import fetch
-from loadtests.h2load import HTTP1, HTTP2, IN_FLIGHT, Counts, grpc_frame, require_h2load, run_h2load
+from loadtests.h2load import HTTP1, HTTP2, IN_FLIGHT, connections, grpc_frame, require_h2load, time_h2load
 from loadtests.images import SIZES, draw
-from loadtests.inprocess import measure_in_process
+from loadtests.inprocess import Arrangement, measure_arrangements, measure_decoding_too
 from loadtests.machine import cores, describe_machine
-from loadtests.metrics import read_metrics, total
+from loadtests.metrics import mean_between, read_metrics, total
+from loadtests.peers.model import WRITTEN, opened_model
 from loadtests.results import new_results_folder
 from loadtests.target import Target, model_repository, started_service
 from service.pb.fovea.v1 import classifier_pb2 as pb
 
 CLASSIFY = "/fovea.v1.Classifier/Classify"
+BATCH_SIZES = (1, 8)
+DECODE_S = 2.0
+"""At most, of the bare loop and of the service alone."""
+
+DRAWN = {f"{width}x{height}": (width, height) for width, height in SIZES}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure round by round; 1 when a request failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests.ceiling",
-        description="Compare the rate of the service, under h2load over HTTP/1.1 and over gRPC, with that of ONNX "
-        "Runtime alone, in turns. Serves the model repository FOVEA_MODEL_REPOSITORY, or the bundled one.",
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--duration-s", type=int, default=8, help="seconds of each part of a round, default: 8")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="JPEG to send; unset: a drawn one, 32x32")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     require_h2load()
-    content = options.image.read_bytes() if options.image else draw(0, SIZES[0])
-
-    in_process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    with tempfile.TemporaryDirectory() as scratch, started_service() as target, in_process:
-        image, message = Path(scratch, "image.jpg"), Path(scratch, "message")
-        image.write_bytes(content)
-        message.write_bytes(grpc_frame(pb.ClassifyRequest(images=[content]).SerializeToString()))
-        model, version = _serving(target, content)
-        path = model_repository() / model / version / "model.onnx"
-        facts = {
-            "Time": f"{datetime.now():%Y-%m-%d %H:%M}",
-            "Machine": f"{describe_machine()}; it also ran the load generator",
-            "Served": f"{model} version {version}",
-            "Ceiling": f"{cores()} ONNX Runtime sessions of one thread, images already decoded",
-            "Load": f"h2load, {IN_FLIGHT} requests in flight, each with one JPEG of {len(content):,} bytes",
-            "Rounds": f"{options.rounds}, {options.duration_s} s for each part",
-        }
-        rounds, failed = [], 0
+    contents = [file.read_bytes() for file in options.image] or [draw(0, DRAWN[options.size])]
+    with ExitStack() as stack:
+        opened = stack.enter_context(opened_model(options.model)) if options.model else None
+        repository = opened.repository if opened else model_repository()
+        in_process = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
+        target = stack.enter_context(started_service(repository))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        name, version = _serving(target, contents[0])
+        model = repository / name / version / "model.onnx"
+        config = (repository / name / "config.pbtxt").read_text()
+        decoder = Decoder.of(text_format.Parse(config, model_config_pb2.ModelConfig()))
+        facts = _facts(options, contents, f"{name} version {version}", decoder)
+        rounds = []
         for number in range(1, options.rounds + 1):
             print(f"round {number} of {options.rounds} …", flush=True)
-            ceiling = in_process.submit(measure_in_process, path, image, options.duration_s).result()
-            counts = {
-                "HTTP/1.1": _load_http(target, image, options.duration_s),
-                "gRPC": _load_grpc(target, message, options.duration_s),
-            }
-            failed += sum(count.failed for count in counts.values())
-            served = {protocol: count.succeeded / options.duration_s for protocol, count in counts.items()}
-            rounds.append(Round(ceiling, served))
+            content = contents[(number - 1) % len(contents)]
+            rounds.append(_round(in_process, target, model, decoder, content, scratch, options.duration_s))
 
+    failed = sum(served.failed for each in rounds for served in each.served.values())
     table = ceiling_table(rounds, {**facts, "Failures": f"{failed:,}"})
     folder = new_results_folder()
     (folder / "ceiling.md").write_text(table)
     print(f"\n{table}\nIn {folder}")
     return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.ceiling",
+        description="Compare the rate of the service, under h2load over HTTP/1.1 and over gRPC, with that of ONNX "
+        "Runtime alone, without and with decoding, in turns; and its time to decode with that of the decoder. Serves "
+        "the model repository FOVEA_MODEL_REPOSITORY, or the bundled one.",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME",
+        help=f"the only one served, of that repository or made on the spot: {', '.join(WRITTEN)}; unset: all of it, "
+        "and the default model is asked",
+    )  # fmt: skip
+    images = parser.add_mutually_exclusive_group()
+    images.add_argument(
+        "--image", type=Path, nargs="+", default=[], metavar="FILE", help="JPEGs to send, another in each round"
+    )
+    images.add_argument("--size", choices=DRAWN, default="32x32", help="instead: of a drawn one, default: %(default)s")
+    parser.add_argument("--rounds", type=count, default=3, help="default: %(default)s")
+    parser.add_argument("--duration-s", type=count, default=8, help="seconds of each part of a round, default: 8")
+    return parser
+
+
+def _facts(options: argparse.Namespace, contents: list[bytes], served: str, decoder: Decoder) -> dict[str, str]:
+    sizes = ", ".join(f"{len(content):,}" for content in contents[: options.rounds])
+    images = (
+        f"JPEGs of {sizes} bytes, another in each round"
+        if options.image
+        else f"a drawn {options.size} JPEG of {sizes} bytes"
+    )
+    settings = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith("FOVEA_"))
+    return {
+        "Time": f"{datetime.now():%Y-%m-%d %H:%M}",
+        "Machine": f"{describe_machine()}; it also ran the load generator",
+        "Served": served,
+        "Variables": ", ".join(settings) or "no FOVEA_ variable is set",
+        "Image": f"{images}, for {decoder.width}x{decoder.height} pixels out of a short side of "
+        f"{decoder.resize_short_side}",
+        "Ceilings": "ONNX Runtime sessions of one thread, with images already decoded, or each decoding its own",
+        "Load": f"h2load, {IN_FLIGHT} requests in flight, one image each; its rate is the slope of answers over time",
+        "Rounds": f"{options.rounds}, {options.duration_s} s for each part",
+    }
+
+
+def _round(
+    in_process: ProcessPoolExecutor,
+    target: Target,
+    model: Path,
+    decoder: Decoder,
+    content: bytes,
+    scratch: Path,
+    duration_s: int,
+) -> Round:
+    alone = [Arrangement(cores(), size) for size in BATCH_SIZES]
+    decoding = [Arrangement(*each) for each in product((cores(), cores() + 1), BATCH_SIZES)]
+    decode_s = min(DECODE_S, duration_s)
+    image, message = scratch / "image.jpg", scratch / "message"
+    image.write_bytes(content)
+    message.write_bytes(grpc_frame(pb.ClassifyRequest(images=[content]).SerializeToString()))
+    return Round(
+        alone=in_process.submit(measure_arrangements, model, decoder.decode(content), alone, duration_s).result(),
+        decoding=in_process.submit(measure_decoding_too, model, content, decoder, decoding, duration_s).result(),
+        decode_us=in_process.submit(decoder.mean_us, content, decode_s).result(),
+        served={
+            "HTTP/1.1, one request at a time": _http(target, image, connections(1, http1=True), decode_s),
+            "HTTP/1.1": _http(target, image, HTTP1, duration_s),
+            "gRPC": _grpc(target, message, duration_s),
+        },
+    )
 
 
 def _serving(target: Target, image: bytes) -> tuple[str, str]:
@@ -79,21 +147,30 @@ def _serving(target: Target, image: bytes) -> tuple[str, str]:
     return answer["model"], answer["version"]
 
 
-def _load_http(target: Target, body: Path, duration_s: int) -> Counts:
-    return run_h2load(HTTP1, f"{target.http}/v1/classify", body, {"content-type": "image/jpeg"}, duration_s)
+def _http(target: Target, body: Path, arguments: tuple[str, ...], duration_s: float) -> Served:
+    before = read_metrics(target.metrics)
+    load = time_h2load(arguments, f"{target.http}/v1/classify", body, {"content-type": "image/jpeg"}, duration_s)
+    return Served(load.per_s(duration_s), load.counts.failed, _decode_us(before, read_metrics(target.metrics)))
 
 
-def _load_grpc(target: Target, body: Path, duration_s: int) -> Counts:
-    """Load over gRPC. A call that fails has HTTP status 200 all the same: what counts is what the service says."""
+def _grpc(target: Target, body: Path, duration_s: float) -> Served:
+    """A call that fails has HTTP status 200 all the same: what counts is what the service says."""
     headers = {"content-type": "application/grpc", "te": "trailers"}
-    before = _answered(target)
-    counts = run_h2load(HTTP2, f"http://{target.grpc}{CLASSIFY}", body, headers, duration_s)
-    wrong = max(0, counts.succeeded - (_answered(target) - before))
-    return Counts(counts.succeeded - wrong, counts.failed + wrong)
+    before = read_metrics(target.metrics)
+    load = time_h2load(HTTP2, f"http://{target.grpc}{CLASSIFY}", body, headers, duration_s)
+    after = read_metrics(target.metrics)
+    answered = _answered(after) - _answered(before)
+    wrong = max(0, load.counts.succeeded - answered)
+    return Served(load.per_s(duration_s), load.counts.failed + wrong, _decode_us(before, after))
 
 
-def _answered(target: Target) -> int:
-    return int(total(read_metrics(target.metrics), "fovea_requests_total", protocol="grpc", code="OK"))
+def _answered(samples: Sequence[Sample]) -> int:
+    return int(total(samples, "fovea_requests_total", protocol="grpc", code="OK"))
+
+
+def _decode_us(before: Sequence[Sample], after: Sequence[Sample]) -> float | None:
+    mean_s = mean_between(before, after, "fovea_stage_duration_seconds", stage="decode")
+    return None if mean_s is None else 1e6 * mean_s
 
 
 if __name__ == "__main__":

@@ -42,13 +42,26 @@ class Load:
     Attributes:
         body_bytes: of all answers.
         latencies_us: of each request that succeeded, whole microseconds.
+        answered_us: when each of them was answered, whole microseconds, the earliest first.
         generator_cpu_s: processor time that h2load took itself.
     """
 
     counts: Counts
     body_bytes: int
     latencies_us: np.ndarray[Any, Any]
+    answered_us: np.ndarray[Any, Any]
     generator_cpu_s: float
+
+    def per_s(self, duration_s: float) -> float:
+        """Answers per second while there were any: the slope of the line through them.
+
+        Where batches take seconds, those that the end cuts off are no small part of a count over the whole time. Of
+        answers that are too few for a line, it is their number over the whole time all the same.
+        """
+        seconds = (self.answered_us - self.answered_us[:1]) / 1e6
+        if not len(seconds) or seconds[-1] < duration_s / 2:
+            return len(seconds) / duration_s
+        return float(np.polyfit(seconds, np.arange(len(seconds)), 1)[0])
 
 
 def require_h2load() -> None:
@@ -67,28 +80,24 @@ def grpc_frame(message: bytes) -> bytes:
     return struct.pack(">?I", False, len(message)) + message
 
 
-def run_h2load(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], duration_s: float) -> Counts:
-    """Send the body again and again, with as many requests unanswered at any time as the arguments say.
-
-    Args:
-        arguments: HTTP1, HTTP2, or those of `connections`.
-    """
-    return parse_h2load(_output((*arguments, *_for(duration_s)), url, body, headers, duration_s + END_S))
-
-
 def warm_up(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], requests: int) -> None:
     """Send the body so many times: for a moment, a number is safer than a time (see END_S)."""
     _output((*arguments, "--requests", str(requests)), url, body, headers, WARM_UP_S)
 
 
 def time_h2load(arguments: tuple[str, ...], url: str, body: Path, headers: dict[str, str], duration_s: float) -> Load:
-    """As `run_h2load`, with the time of each request."""
+    """Send the body again and again, with as many requests unanswered at any time as the arguments say.
+
+    Args:
+        arguments: HTTP1, HTTP2, or those of `connections`.
+    """
     with TemporaryDirectory() as scratch:
         log = Path(scratch, "log")
         before = _children_cpu_s()
         logging = ("--log-file", str(log))
         output = _output((*arguments, *logging, *_for(duration_s)), url, body, headers, duration_s + END_S)
-        return Load(parse_h2load(output), parse_body_bytes(output), parse_log(log), _children_cpu_s() - before)
+        cpu_s = _children_cpu_s() - before
+        return Load(parse_h2load(output), parse_body_bytes(output), *parse_log(log), cpu_s)
 
 
 def parse_h2load(output: str) -> Counts:
@@ -106,13 +115,17 @@ def parse_body_bytes(output: str) -> int:
     return int(found[1])
 
 
-def parse_log(log: Path) -> np.ndarray[Any, Any]:
-    """Microseconds of each request with a status 2xx, from lines of start, status and microseconds."""
+def parse_log(log: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Microseconds of each request with a status 2xx, and when each was answered, the earliest first.
+
+    Args:
+        log: lines of start, status and microseconds.
+    """
     if not log.stat().st_size:
-        return np.empty(0, np.int64)
-    _, statuses, latencies_us = np.loadtxt(log, np.int64, delimiter="\t", ndmin=2).T
-    succeeded: np.ndarray[Any, Any] = latencies_us[statuses // 100 == 2]
-    return succeeded
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    starts_us, statuses, latencies_us = np.loadtxt(log, np.int64, delimiter="\t", ndmin=2).T
+    succeeded = statuses // 100 == 2
+    return latencies_us[succeeded], np.sort((starts_us + latencies_us)[succeeded])
 
 
 def _for(duration_s: float) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What ONNX Runtime alone makes of a model on this machine: no network, no decoding, no batching."""
+"""What ONNX Runtime alone makes of a model on this machine, without a network or a batcher."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from PIL import Image
 
-from loadtests.machine import cores
+from loadtests.decoder import Decoder
 
-BATCH_SIZES = (1, 8)
 CPU = "CPUExecutionProvider"
 
 
@@ -27,20 +25,22 @@ class Arrangement:
     batch_size: int
 
 
-def measure_in_process(model: Path, image: Path, duration_s: float) -> dict[int, float]:
-    """Images per second at each batch size, with a session of one thread on every core.
+def measure_decoding_too(
+    model: Path, image: bytes, decoder: Decoder, arrangements: list[Arrangement], duration_s: float
+) -> dict[Arrangement, float]:
+    """Images per second in each arrangement, one after the other, where each session's thread decodes its batches.
 
     Args:
-        model: an ONNX file that takes uint8 (N, H, W, 3).
-        image: what the batches are made of.
-        duration_s: for all batch sizes together.
+        image: a JPEG.
+        duration_s: for all arrangements together.
     """
-    _, height, width, _ = _session(model).get_inputs()[0].shape
-    with Image.open(image) as decoded:
-        pixels = np.asarray(decoded.convert("RGB").resize((width, height)))
-    arrangements = [Arrangement(cores(), size) for size in BATCH_SIZES]
-    rates = measure_arrangements(model, pixels, arrangements, duration_s)
-    return {arrangement.batch_size: rate for arrangement, rate in rates.items()}
+    sessions = _sessions(model, arrangements)
+
+    def call(session: ort.InferenceSession, batch_size: int) -> Callable[[], object]:
+        name = session.get_inputs()[0].name
+        return lambda: session.run(None, {name: np.stack([decoder.decode(image) for _ in range(batch_size)])})
+
+    return _measure(sessions, arrangements, call, duration_s)
 
 
 def measure_arrangements(
@@ -60,20 +60,36 @@ def measure_arrangements(
     Raises:
         SystemExit: CUDA was asked for and cannot be had.
     """
-    sessions = [_session(model, cuda) for _ in range(max(each.sessions for each in arrangements))]
+    sessions = _sessions(model, arrangements, cuda)
+
+    def call(session: ort.InferenceSession, batch_size: int) -> Callable[[], object]:
+        return _call(session, np.stack([pixels] * batch_size), cuda)
+
+    return _measure(sessions, arrangements, call, duration_s)
+
+
+def _measure(
+    sessions: list[ort.InferenceSession],
+    arrangements: list[Arrangement],
+    call: Callable[[ort.InferenceSession, int], Callable[[], object]],
+    duration_s: float,
+) -> dict[Arrangement, float]:
     rates = {}
     with ThreadPoolExecutor(len(sessions)) as threads:
         for arrangement in arrangements:
-            batch = np.stack([pixels] * arrangement.batch_size)
-            calls = [_call(session, batch, cuda) for session in sessions[: arrangement.sessions]]
-            for call in calls:
-                call()
-            start = time.perf_counter()
-            end = start + duration_s / len(arrangements)
-            runs = [threads.submit(_run_until, end, call) for call in calls]
-            batches = sum(run.result() for run in runs)
-            rates[arrangement] = arrangement.batch_size * batches / (time.perf_counter() - start)
+            calls = [call(session, arrangement.batch_size) for session in sessions[: arrangement.sessions]]
+            for each in calls:
+                each()
+            end = time.perf_counter() + duration_s / len(arrangements)
+            runs = [threads.submit(_batches_per_s, end, each) for each in calls]
+            rates[arrangement] = arrangement.batch_size * sum(run.result() for run in runs)
     return rates
+
+
+def _sessions(
+    model: Path, arrangements: list[Arrangement], cuda: dict[str, str] | None = None
+) -> list[ort.InferenceSession]:
+    return [_session(model, cuda) for _ in range(max(each.sessions for each in arrangements))]
 
 
 def _session(model: Path, cuda: dict[str, str] | None = None) -> ort.InferenceSession:
@@ -105,9 +121,10 @@ def _call(
     return lambda: session.run_with_iobinding(binding)
 
 
-def _run_until(end: float, call: Callable[[], object]) -> int:
-    batches = 0
-    while time.perf_counter() < end:
+def _batches_per_s(end: float, call: Callable[[], object]) -> float:
+    """Over this thread's own time: the last batch goes beyond the end, and not as far on every thread."""
+    batches, start = 0, time.perf_counter()
+    while (now := time.perf_counter()) < end or not batches:
         call()
         batches += 1
-    return batches
+    return batches / (now - start)

@@ -15,6 +15,7 @@ from locust import User, events, task
 from locust.env import Environment
 
 from loadtests.clients.client import Client, RequestError
+from loadtests.refusals import REFUSED, refused
 from loadtests.shapes import Stage, due, stage_at
 
 MOST_IN_FLIGHT = 256
@@ -32,7 +33,8 @@ class LoadUser(User):
     The latency of an open load counts from the moment that a request was due. A user that is late sends all the same:
     no request is left out because others took long (coordinated omission).
 
-    Latency is kept of answered requests alone; the others are counted, with what kept them from being answered.
+    Latency is kept of answered requests alone; the others are counted, with what kept them from being answered. What it
+    took to refuse a request is kept beside it.
     """
 
     abstract = True
@@ -106,9 +108,13 @@ class LoadUser(User):
             self._count(due_s, error=_text(error))
 
     def _count(self, due_s: float, *, length: int = 0, error: str | None = None) -> None:
+        stage = stage_at(self._stages, due_s).label
+        if refused(error):
+            refused_ms: Any = 1e3 * (self._now_s() - due_s)
+            self.environment.stats.get(stage, REFUSED).log(refused_ms, 0)  # Not part of the sum.
         self.environment.events.request.fire(
             request_type=self.protocol,
-            name=stage_at(self._stages, due_s).label,
+            name=stage,
             response_time=None if error else 1e3 * (self._now_s() - due_s),
             response_length=length,
             exception=error,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 Send = Callable[[], Awaitable[str | None]]
@@ -31,15 +31,26 @@ class Outcome:
 async def offer(send: Send, rate_per_s: float, duration_s: float, seed: int) -> list[Outcome]:
     """Send at the moments of a Poisson process, and wait for the last answer.
 
+    The rest is as with `send_at`.
+
+    Args:
+        rate_per_s: arrivals per second, on average.
+        duration_s: the last arrival is before it.
+        seed: the same seed gives the same arrivals.
+    """
+    return await send_at(send, arrivals(rate_per_s, duration_s, seed))
+
+
+async def send_at(send: Send, moments_s: Iterable[float]) -> list[Outcome]:
+    """Send at each moment, and wait for the last answer.
+
     Latency counts from the scheduled moment: a generator that only sends once it was answered, or that is late itself,
     would leave out the very requests that a slow service keeps waiting (coordinated omission). The event loop's clock
     wakes in steps of a millisecond: up to that much of each latency is the generator's.
 
     Args:
         send: called once for each arrival; as many at a time as are not answered.
-        rate_per_s: arrivals per second, on average.
-        duration_s: the last arrival is before it.
-        seed: the same seed gives the same arrivals.
+        moments_s: from now, in ascending order.
 
     Returns:
         One outcome for each arrival, in their order.
@@ -57,7 +68,7 @@ async def offer(send: Send, rate_per_s: float, duration_s: float, seed: int) -> 
 
     async with asyncio.TaskGroup() as group:
         tasks = []
-        for scheduled_s in arrivals(rate_per_s, duration_s, seed):
+        for scheduled_s in moments_s:
             wait_s = start + scheduled_s - clock()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)

@@ -15,6 +15,7 @@ from typing import Any
 from loadtests.fetch import fetch
 from loadtests.images import draw
 from loadtests.metrics import mean_between, read_metrics, total
+from loadtests.refusals import REFUSED
 from loadtests.report.numbers import rate_text
 from loadtests.shapes import stages
 from loadtests.target import Target
@@ -68,6 +69,7 @@ class Run:
 
     Attributes:
         stages: of each stage of a shape, by its label.
+        refused: of the requests that the service was too busy for, by stage.
         late_p99_ms: how late the load generator sent an open load.
         resident_bytes: the service's memory before and after.
         errors: how many requests failed for what reason.
@@ -76,6 +78,7 @@ class Run:
     name: str
     whole: Figures
     stages: dict[str, Figures] = field(default_factory=dict)
+    refused: dict[str, Figures] = field(default_factory=dict)
     late_p99_ms: float | None = None
     mean_batch_size: float | None = None
     mean_queue_ms: float | None = None
@@ -106,7 +109,8 @@ def run_locust(kind: UserKind, target: Target, load: Load, folder: Path, name: s
 
     entries = json.loads(Path(f"{prefix}.json").read_text())
     requests = [entry for entry in entries if entry["method"] == kind.name]
-    late = [entry for entry in entries if entry["method"] != kind.name]
+    late = [entry for entry in entries if entry["method"] not in (kind.name, REFUSED)]
+    refused = [entry for entry in entries if entry["method"] == REFUSED]
     expected = stages(load.shape, load.users, load.duration_s, load.rate_per_user) if load.shape else []
     queue_s = mean_between(before, after, "fovea_stage_duration_seconds", stage="queue")
     resident_bytes = tuple(total(samples, "process_resident_memory_bytes") for samples in (before, after))
@@ -117,6 +121,7 @@ def run_locust(kind: UserKind, target: Target, load: Load, folder: Path, name: s
             stage.label: _figures([entry for entry in requests if entry["name"] == stage.label], stage.duration_s)
             for stage in expected
         },
+        refused={entry["name"]: _figures([entry], load.duration_s) for entry in refused},
         late_p99_ms=_figures(late, load.duration_s).p99_ms,
         mean_batch_size=mean_between(before, after, "fovea_batch_size"),
         mean_queue_ms=None if queue_s is None else 1e3 * queue_s,

@@ -45,6 +45,12 @@ def _cells(name: str, figures: Figures) -> list[str]:
 def _notes(run: Run) -> Iterator[str]:
     if run.late_p99_ms is not None:
         yield f"99 % of the requests were sent at most {run.late_p99_ms:.1f} ms late, which is part of their latency"
+    for stage, refused in run.refused.items():
+        where = f" in “{stage}”" if run.stages else ""
+        yield (
+            f"{refused.requests:,} requests were refused{where}: p50 {_number(refused.p50_ms, 1)} ms, "
+            f"p99 {_number(refused.p99_ms, 1)} ms"
+        )
     if run.stages and run.resident_bytes:
         before, after = (size / 1e6 for size in run.resident_bytes)
         yield f"the service had {before:.1f} MB of memory before, and {after:.1f} MB after"

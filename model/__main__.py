@@ -13,7 +13,7 @@ from statistics import median
 import torch
 
 from model.answers import answers
-from model.arguments import at_least, net, not_negative, positive, shape, share
+from model.arguments import at_least, net, not_negative, positive, row_epochs, shape, share
 from model.committee import CombineError, combine
 from model.data import SPLITS, DataError, Dataset, hold_out, load, load_classes
 from model.evaluate import predict_onnx, report, table
@@ -25,14 +25,17 @@ from model.nets import NETS
 from model.nets.arithmetic import NetError
 from model.optimizers import OPTIMIZERS, OptimizerError
 from model.pictures.figure import PictureError
-from model.quantize import PRECISIONS, QuantizeError, quantize
-from model.recipe import Recipe, RecipeError, read_recipe, recipe_for, with_optimizer
+from model.recipe import Recipe, RecipeError, fitted, read_recipe, recipe_for, with_optimizer
 from model.repository import RepositoryError, newest_version, read_signature
 from model.run import Run, RunError, load_run, read_info
 from model.schedules import SCHEDULES
 from model.summary import summarise
 from model.summary import table as summary_table
+from model.table import as_markdown, make_row, planned_epochs, read_rows, write_rows
 from model.train import train
+from model.variants import KINDS, PRECISIONS
+from model.variants.kind import VariantError
+from model.variants.make import make_variant
 from model.visualize import add_pictures
 
 CHOSEN = (
@@ -49,10 +52,10 @@ REFUSALS = (
     NetError,
     OptimizerError,
     PictureError,
-    QuantizeError,
     RecipeError,
     RepositoryError,
     RunError,
+    VariantError,
 )
 """What is told in one line."""
 
@@ -152,20 +155,17 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run_command=_combine)
 
     command = commands.add_parser("quantize", help="publish a smaller variant of an exported model, beside it")
-    command.add_argument("model", type=Path, help="the model's folder, <repository>/<name>")
     command.add_argument(
-        "--precision", choices=sorted(PRECISIONS), required=True, help="int8 for CPUs, float16 for GPUs"
-    )
-    command.add_argument("--version", type=at_least(1), help="of the model; default: the newest")
-    command.add_argument("--name", help="the variant's; default: <name>_<precision>")
-    command.add_argument(
-        "--data", help=f"{data}: to calibrate int8 and compare on the training split, and measure on the test split"
+        "--precision", dest="kind", choices=sorted(PRECISIONS), required=True, help="int8 for CPUs, float16 for GPUs"
     )
     command.add_argument(
         "--calibration-images", type=at_least(1), default=1000, help="of the training split, default: %(default)s"
     )
-    command.add_argument("--seed", type=at_least(0), default=0, help="that draws them, default: %(default)s")
-    command.set_defaults(run_command=_quantize)
+    _add_variant_arguments(command, f"{data}: to calibrate int8 and compare on the training split, and measure on test")
+
+    command = commands.add_parser("optimise", help="publish a variant of an exported model, its graph optimised")
+    command.set_defaults(kind="optimised", calibration_images=1000)
+    _add_variant_arguments(command, f"{data}: to compare on the training split, and measure on the test split")
 
     command = commands.add_parser("summary", help="a network's layers: shapes, parameters, cost, receptive field")
     command.add_argument(
@@ -180,9 +180,39 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run_command=_summary)
 
+    command = commands.add_parser("table", help="train, export and measure network after network, a row for each")
+    command.add_argument("data", help=data)
+    command.add_argument("--repository", type=Path, required=True, help="the model repository's folder")
+    command.add_argument(
+        "--runs", type=Path, required=True, help="folder for the runs, and for table.json and table.md"
+    )
+    command.add_argument(
+        "--rows", nargs="+", type=net, metavar="NAME", default=list(NETS), help="default: all networks"
+    )
+    command.add_argument(
+        "--epochs",
+        nargs="+",
+        type=row_epochs,
+        metavar="NAME=N",
+        default=[],
+        help="of rows; 0 not to train; default: the recipes'",
+    )
+    command.add_argument("--image-size", type=at_least(1), default=32, help="height and width in pixels, default: 32")
+    command.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: %(default)s")
+    command.set_defaults(run_command=_table)
+
     command = commands.add_parser("visualize", help="a picture of a run or of what it answers, as PNG or SVG")
     add_pictures(command, data)
     return parser
+
+
+def _add_variant_arguments(command: argparse.ArgumentParser, data: str) -> None:
+    command.add_argument("model", type=Path, help="the model's folder, <repository>/<name>")
+    command.add_argument("--version", type=at_least(1), help="of the model; default: the newest")
+    command.add_argument("--name", help="the variant's; default: <name>_int8, <name>_float16 or <name>_optimised")
+    command.add_argument("--data", help=data)
+    command.add_argument("--seed", type=at_least(0), default=0, help="that draws images, default: %(default)s")
+    command.set_defaults(run_command=_make_variant)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -203,8 +233,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.hold_out:
         dataset, held_out = hold_out(dataset, options.hold_out, recipe.seed)
     if options.batch_size is None:
-        # A small data set would otherwise be a single step an epoch.
-        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(8, len(dataset) // 10)))
+        recipe = fitted(recipe, len(dataset))
     device = _device(options.device)
     epochs = recipe.epochs + recipe.averaged_epochs
     print(
@@ -329,7 +358,7 @@ def _version_folder(entry: Path, version: int | None = None) -> Path:
     return entry / str(version)
 
 
-def _quantize(options: argparse.Namespace) -> None:
+def _make_variant(options: argparse.Namespace) -> None:
     entry = options.model
     source = _version_folder(entry, options.version)
     train = test = None
@@ -338,10 +367,11 @@ def _quantize(options: argparse.Namespace) -> None:
         train = load_classes(options.data, "train", signature.classes, image_size=signature.image_size)
         if _has_test_split(options.data):
             test = load_classes(options.data, "test", signature.classes, image_size=signature.image_size)
-    made = quantize(
+    kind = KINDS[options.kind]
+    made = make_variant(
         source,
-        options.name or f"{entry.name}_{options.precision}",
-        options.precision,
+        options.name or f"{entry.name}_{options.kind}",
+        kind,
         command=options.command,
         train=train,
         test=test,
@@ -349,10 +379,10 @@ def _quantize(options: argparse.Namespace) -> None:
         calibration_images=options.calibration_images,
         seed=options.seed,
     )
-    comparison, bounds = made.comparison, PRECISIONS[options.precision]
+    comparison = made.comparison
     print(
-        f"against float32: relative error {comparison.error:.4f} (allowed: {bounds.error}), same top-1 on "
-        f"{comparison.agreement:.4f} (at least: {bounds.agreement}) of {comparison.images} images"
+        f"against float32: relative error {comparison.error:.4f} (allowed: {kind.error}), same top-1 on "
+        f"{comparison.agreement:.4f} (at least: {kind.agreement}) of {comparison.images} images"
     )
     if made.tested and made.float32_tested:
         print(
@@ -371,6 +401,32 @@ def _quantize(options: argparse.Namespace) -> None:
 def _summary(options: argparse.Namespace) -> None:
     found = summarise(options.names, options.num_classes, options.input)
     print(json.dumps(asdict(found)) if options.json else summary_table(found))
+
+
+def _table(options: argparse.Namespace) -> None:
+    device, epochs = _device(options.device), dict(options.epochs)
+    dataset = load(options.data, "train", image_size=options.image_size)
+    test = load_classes(options.data, "test", dataset.classes, image_size=options.image_size)
+    file = options.runs / "table.json"
+    rows = {row.name: row for row in read_rows(file)}
+    for name in options.rows:
+        planned = planned_epochs(name, epochs.get(name), options.image_size)
+        if name in rows and rows[name].epochs == planned:
+            print(f"{name}: is in {file} already")
+            continue
+        print(f"{name}: {planned} epochs" if planned else f"{name}: not trained")
+        rows[name] = make_row(
+            name,
+            epochs.get(name),
+            dataset,
+            test,
+            repository=options.repository,
+            runs=options.runs,
+            device=device,
+            origin={"command": options.command, "data": options.data, "skip_broken": False},
+        )
+        write_rows(file, list(rows.values()))
+    print(as_markdown(list(rows.values())))
 
 
 def _has_test_split(data: str) -> bool:

@@ -27,6 +27,12 @@ def net(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def row_epochs(text: str) -> tuple[str, int]:
+    """`NAME=N`: the epochs of one network; a specification has `=` in its name, too."""
+    name, _, epochs = text.rpartition("=")
+    return net(name), at_least(0)(epochs)
+
+
 def picture_file(text: str) -> Path:
     if Path(text).suffix.lower() not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"{text}: its name must end in {' or '.join(SUFFIXES)}")

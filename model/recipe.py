@@ -91,6 +91,11 @@ def recipe_for(net: str) -> Recipe:
     return replace(RECIPES[PREFIX if net.startswith(PREFIX) else net], net=net)
 
 
+def fitted(recipe: Recipe, images: int) -> Recipe:
+    """The recipe with smaller batches where there are few images: they would otherwise be a single step an epoch."""
+    return replace(recipe, batch_size=min(recipe.batch_size, max(8, images // 10)))
+
+
 def with_optimizer(recipe: Recipe, optimizer: str) -> Recipe:
     """The recipe with another optimizer, and with learning rate, momentum and decay that are usual for that one."""
     return replace(recipe, optimizer=optimizer, **USUAL[optimizer])

@@ -1,8 +1,9 @@
-"""Command line: `fovea serve` and `fovea classify`."""
+"""Command line: `fovea serve`, `fovea classify` and `fovea compare`."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 from importlib.metadata import version
@@ -30,8 +31,31 @@ def main(arguments: list[str] | None = None) -> int:
     classify.add_argument("--version", default="", help="default: the highest version that is ready")
     classify.add_argument("--top-k", type=_top_k, default=1, help="predictions for each image, default: %(default)s")
     classify.add_argument("--json", action="store_true", help="one JSON object a line")
+    classify.set_defaults(run_command=_classify)
+    compare = commands.add_parser("compare", help="ask every model of a running service about the same image files")
+    compare.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="image file, or folder of them; the folder it is in is its label",
+    )
+    compare.add_argument("--server", default="127.0.0.1:8001", help="gRPC address, default: %(default)s")
+    compare.add_argument(
+        "--json", action="store_true", help="one JSON object a line, the last one of all files together"
+    )
+    compare.set_defaults(run_command=_compare)
     options = parser.parse_args(arguments)
 
+    try:
+        return options.run_command(options)  # type: ignore[no-any-return]
+    except BrokenPipeError:
+        # Whoever read the answers has seen enough; what Python flushes at its end must go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _classify(options: argparse.Namespace) -> int:
     from service.client import classify_paths
 
     return classify_paths(
@@ -42,6 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
         top_k=options.top_k,
         as_json=options.json,
     )
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from service.compare import compare_paths
+
+    return compare_paths(options.paths, server=options.server, as_json=options.json)
 
 
 def _top_k(text: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,8 @@ from service.pb.fovea.v1 import classifier_pb2_grpc
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 IN_FLIGHT = 32
 TIMEOUT_S = 60.0
+NO_LIMITS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+"""On messages: a picture may be large."""
 
 Outcome = pb.ClassifyResponse | str
 """An answer, or why there is none."""
@@ -27,23 +28,18 @@ Outcome = pb.ClassifyResponse | str
 
 def classify_paths(paths: Sequence[Path], *, server: str, model: str, version: str, top_k: int, as_json: bool) -> int:
     """Classify files, and the image files below folders; 1 when any of them failed."""
-    files = list(_files(paths))
+    files = list(image_files(paths))
     if not files:
         print(f"error: no image files in {', '.join(map(str, paths))}", file=sys.stderr)
         return 1
     width = max(len(str(file)) for file in files)
-    try:
-        failures = asyncio.run(
-            _classify(files, server, pb.ClassifyRequest(model=model, version=version, top_k=top_k), as_json, width)
-        )
-    except BrokenPipeError:
-        # Whoever read the answers has seen enough; what Python flushes at its end must go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    options = pb.ClassifyRequest(model=model, version=version, top_k=top_k)
+    failures = asyncio.run(_classify(files, server, options, as_json, width))
     return 1 if failures else 0
 
 
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
+def image_files(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files themselves, and the image files below the folders."""
     for path in paths:
         if path.is_dir():
             yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
@@ -53,8 +49,7 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 async def _classify(files: list[Path], server: str, options: pb.ClassifyRequest, as_json: bool, width: int) -> int:
     failures = 0
-    limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    async with grpc.aio.insecure_channel(server, options=limits) as channel:
+    async with grpc.aio.insecure_channel(server, options=NO_LIMITS) as channel:
         stub = classifier_pb2_grpc.ClassifierStub(channel)
         with tqdm(total=len(files), unit="images", disable=len(files) == 1 or not sys.stderr.isatty()) as bar:
             async for file, outcome in _outcomes(files, stub, options):
@@ -72,14 +67,15 @@ async def _outcomes(
     remaining = iter(files)
     while True:
         while len(pending) < IN_FLIGHT and (file := next(remaining, None)) is not None:
-            pending.append((file, asyncio.create_task(_classify_file(file, stub, options))))
+            pending.append((file, asyncio.create_task(classify_file(file, stub, options))))
         if not pending:
             return
         file, task = pending.pop(0)
         yield file, await task
 
 
-async def _classify_file(file: Path, stub: classifier_pb2_grpc.ClassifierStub, options: pb.ClassifyRequest) -> Outcome:
+async def classify_file(file: Path, stub: classifier_pb2_grpc.ClassifierStub, options: pb.ClassifyRequest) -> Outcome:
+    """Ask about one file, with the request's other fields from `options`."""
     request = pb.ClassifyRequest()
     request.CopyFrom(options)
     try:

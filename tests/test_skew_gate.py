@@ -1,4 +1,4 @@
-"""A small network, trained here, as float32, int8 and float16: served where all is right, refused where it is not."""
+"""A small network, trained here, and its variants: served where all is right, refused where it is not."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ import torch
 from onnx.numpy_helper import from_array, to_array
 from PIL import Image
 
-import model.quantize
+import model.speed
 from model.data import synthetic
 from model.export import export
-from model.quantize import quantize
 from model.recipe import RECIPES
 from model.train import train
+from model.variants import KINDS
+from model.variants.make import make_variant
 from tests.service.conftest import change_golden
 from tests.service.launch import RunningService, running
 
-NAMES = ("shapes", "shapes_int8", "shapes_float16")
+NAMES = ("shapes", *(f"shapes_{kind}" for kind in KINDS))
 
 Break = Callable[[Path], None]
 
@@ -102,9 +103,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = train(dataset, None, recipe, tmp_path_factory.mktemp("run"), device=torch.device("cpu"), origin=origin)
     exported = export(run, folder, "shapes", command="python -m model export").folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model.quantize, "SPEED_ROUND_S", 0.001)
-        for precision in ("int8", "float16"):
-            quantize(exported, f"shapes_{precision}", precision, command="quantize", train=dataset)
+        patch.setattr(model.speed, "ROUND_S", 0.001)
+        for kind in KINDS:
+            make_variant(exported, f"shapes_{kind}", KINDS[kind], command="quantize", train=dataset)
     copy(folder, "shapes", folder, "unproven")
     for name in ("golden.jpg", "golden.npz"):
         (folder / "unproven" / "1" / name).unlink()
@@ -119,7 +120,7 @@ def served(repository: Path) -> Iterator[RunningService]:
 
 @pytest.fixture(scope="module")
 def refused(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """Each of the three, wrong in each way."""
+    """Each of them, wrong in each way."""
     folder = tmp_path_factory.mktemp("refused")
     for name in NAMES:
         for wrong, (apply, _) in WRONG.items():

@@ -16,6 +16,7 @@ max_batch_size: 128
 input {{ name: "pixels" data_type: TYPE_UINT8 format: FORMAT_NHWC dims: [ 224, 224, 3 ] }}
 output {{ name: "logits" data_type: TYPE_FP32 dims: [ 1000 ] }}
 dynamic_batching {{ }}
+parameters {{ key: "preprocessing.resize_short_side" value {{ string_value: "256" }} }}
 """
 
 PRECISIONS: dict[str, tuple[int, type[np.floating[Any]]]] = {

@@ -40,6 +40,9 @@ class Level:
     def latency_ms(self, percentile: float) -> Spread | None:
         return self.spread(lambda run: run.latency_ms.get(percentile))
 
+    def refused_ms(self, percentile: float) -> Spread | None:
+        return self.spread(lambda run: run.refused_ms.get(percentile))
+
     @property
     def images_per_s(self) -> Spread:
         spread = self.spread(lambda run: run.images_per_s)

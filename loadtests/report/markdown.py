@@ -10,10 +10,9 @@ from loadtests.report.tables import facts, reading, tables
 
 
 def to_markdown(result: Result) -> str:
-    title = "Search for the rate that is held" if result.search else "Load test"
-    lines = [f"# {title}", "", *(f"- {name}: {fact}" for name, fact in facts(result).items()), ""]
-    if result.search:
-        lines += [result.search.reason, "", result.search.method, ""]
+    lines = [f"# {result.title}", "", *(f"- {name}: {fact}" for name, fact in facts(result).items()), ""]
+    if result.found:
+        lines += [result.found.reason, "", result.found.method, ""]
     lines += [" ".join(reading(result)), ""]
     for table in tables(levels_of(result.runs)):
         rule = ["---", "---", *["---:"] * (len(table.headings) - 2)]

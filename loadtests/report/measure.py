@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from statistics import fmean
+from typing import Any
 
 from prometheus_client.samples import Sample
 
 from loadtests.metrics import mean_between, read_metrics
 from loadtests.openloop import Outcome, Send, offer
+from loadtests.refusals import refused
 from loadtests.report.closedloop import keep_in_flight
 from loadtests.report.result import STAGES, Load, Protocol, Run, percentiles
 from loadtests.target import Target
@@ -54,7 +56,39 @@ async def measure(
         computed_s, passed_s = time.thread_time() - computed_s, time.monotonic() - start
     after = read_metrics(target.metrics)
 
+    return run_of(
+        protocol,
+        load,
+        outcomes,
+        number=number,
+        duration_s=duration_s,
+        generator_busy=computed_s / passed_s,
+        stage_ms=stage_means(before, after),
+        batch_sizes=batch_sizes(before, after),
+        readings=measurement.readings.as_json() if measurement else None,
+    )
+
+
+def run_of(
+    protocol: Protocol,
+    load: Load,
+    outcomes: Sequence[Outcome],
+    *,
+    number: int,
+    duration_s: float,
+    generator_busy: float,
+    stage_ms: dict[str, float],
+    batch_sizes: dict[str, int],
+    readings: dict[str, Any] | None,
+) -> Run:
+    """What the outcomes say; the arguments are as in `Run`.
+
+    Args:
+        outcomes: of all requests, in the order of their sending.
+        duration_s: of sending.
+    """
     answered_ms = [1e3 * outcome.latency_s for outcome in outcomes if outcome.error is None]
+    refused_ms = [1e3 * outcome.latency_s for outcome in outcomes if refused(outcome.error)]
     late_ms = percentiles([1e3 * outcome.late_s for outcome in outcomes])
     errors = Counter(outcome.error for outcome in outcomes if outcome.error is not None)
     whole_s = max((outcome.scheduled_s + outcome.latency_s for outcome in outcomes), default=0.0)
@@ -71,10 +105,12 @@ async def measure(
         mean_ms=fmean(answered_ms) if answered_ms else None,
         latency_ms=percentiles(answered_ms),
         late_p99_ms=late_ms.get(99.0, 0.0),
-        generator_busy=computed_s / passed_s,
-        stage_ms=stage_means(before, after),
-        batch_sizes=batch_sizes(before, after),
-        readings=measurement.readings.as_json() if measurement else None,
+        generator_busy=generator_busy,
+        stage_ms=stage_ms,
+        batch_sizes=batch_sizes,
+        readings=readings,
+        refused=len(refused_ms),
+        refused_ms=percentiles(refused_ms),
     )
 
 

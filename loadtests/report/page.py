@@ -38,8 +38,8 @@ def render(result: Result) -> str:
     levels = levels_of(result.runs)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(TEMPLATE.read_text()).render(
-        title="Search for the rate that is held" if result.search else "Load test",
-        search=result.search,
+        title=result.title,
+        found=result.found,
         facts=facts(result),
         reading=reading(result),
         sections=_sections(result, levels),
@@ -52,7 +52,7 @@ def render(result: Result) -> str:
 
 def _sections(result: Result, levels: Sequence[Level]) -> list[Section]:
     by_protocol = {level.protocol: [other for other in levels if other.protocol == level.protocol] for level in levels}
-    found = [_probes(result), *_latency(result, by_protocol), _stages(by_protocol)]
+    found = [_probes(result), _over_time(result), *_latency(result, by_protocol), _stages(by_protocol)]
     found += [_batch_sizes(by_protocol), _power(by_protocol)]
     return [section for section in found if section]
 
@@ -71,6 +71,22 @@ def _probes(result: Result) -> Section | None:
     )
 
 
+def _over_time(result: Result) -> Section | None:
+    overload = result.overload
+    if overload is None or not any(moment.answered for moment in overload.moments):
+        return None
+    svg = plots.as_svg(
+        "overload",
+        "latency and answers before, in and after the overload",
+        lambda axes: plots.over_time(axes, overload),
+    )
+    return Section(
+        "Before, in and after the overload",
+        "Latency of the requests by the moment at which they were due; the overload is shaded.",
+        (Figure(overload.protocol, Markup(svg)),),
+    )
+
+
 def _latency(result: Result, by_protocol: dict[str, list[Level]]) -> list[Section]:
     answered = _having(by_protocol, lambda level: level.latency_ms(50) is not None)
     times_ms = [run.latency_ms[percentile] for run in result.runs if run.latency_ms for percentile in (1.0, 99.0, 99.9)]
@@ -83,7 +99,7 @@ def _latency(result: Result, by_protocol: dict[str, list[Level]]) -> list[Sectio
         answered,
         lambda axes, levels: plots.percentile_curves(axes, levels, limits),
     )
-    if result.search:
+    if result.found:
         return [curves]
     loads = "requests in flight" if result.runs[0].load.kind == "closed" else "requests offered per second"
     against = _section(

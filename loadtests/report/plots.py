@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from loadtests.report.levels import Level
 from loadtests.report.numbers import number, rate_text
-from loadtests.report.result import PERCENTILES, Run, Search
+from loadtests.report.result import PERCENTILES, Moment, Overload, Run, Search
 
 INK, FAINT, PAPER = "#0a0b0c", "#8d8e8f", "#f7f8f9"
 """Stand for the page's colours, which Matplotlib cannot name."""
@@ -164,6 +164,25 @@ def probes(axes: Axes, search: Search, runs: Sequence[Run]) -> None:
     axes.legend(loc="upper left")
 
 
+def over_time(axes: Axes, overload: Overload) -> None:
+    """Percentiles of the requests that were due at a moment: those answered and those refused."""
+    figures: tuple[tuple[str, str, Callable[[Moment], float | None]], ...] = (
+        ("answered, p50", BLUE, lambda moment: moment.p50_ms),
+        ("answered, p99", ORANGE, lambda moment: moment.p99_ms),
+        ("refused, p99", VERMILLION, lambda moment: moment.refused_p99_ms),
+    )
+    times_ms: list[float] = []
+    for label, colour, figure in figures:
+        points = [(moment.start_s, value) for moment in overload.moments if (value := figure(moment)) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, marker=".", linewidth=1, label=label)
+            times_ms += [value for _, value in points]
+    axes.axvspan(0, overload.duration_s, color=SKY, alpha=0.2, linewidth=0)
+    axes.set_xlabel("time since the start of the overload, s")
+    _latency_axis(axes, limits_ms(times_ms))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+
 def power_w(run: Run) -> tuple[list[float], list[float]] | None:
     """Times in seconds and the power at each in watts; None: it was not read."""
     series = ((run.readings or {}).get("figures") or {}).get("power_w")
@@ -182,6 +201,21 @@ def as_svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
         name: one for each plot of a page: the elements' ids begin with it.
         label: what it shows, for those who do not see it.
     """
+    svg = drawn(name, draw)
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{label}"', svg, count=1)
+    for colour, variable in PAGE_COLOURS.items():
+        svg = svg.replace(colour, variable)
+    return svg
+
+
+def drawn(name: str, draw: Callable[[Axes], None]) -> str:
+    """What is drawn, as the text of an SVG file in which INK, FAINT and PAPER still stand for colours.
+
+    Args:
+        name: the same name gives the same ids.
+    """
     style: Any = {**STYLE, "svg.hashsalt": name}
     with rc_context(style):
         figure = Figure(SIZE_INCHES, layout="constrained")
@@ -189,13 +223,7 @@ def as_svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:
         file = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{label}"', svg, count=1)
-    for colour, variable in PAGE_COLOURS.items():
-        svg = svg.replace(colour, variable)
-    return svg.replace("'DejaVu Sans', ", "")
+    return file.getvalue().replace("'DejaVu Sans', ", "")
 
 
 def _latency_axis(axes: Axes, limits: tuple[float, float]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +58,8 @@ class Run:
         stage_ms: mean time of an image in each stage, from the service's histograms.
         batch_sizes: how many batches there were of each size or range of sizes, from the service's histogram.
         readings: what the target's sensors said during the run, as `loadtests.targets` gives it.
+        refused: requests that the service was too busy for, among the failures.
+        refused_ms: their latency, as `latency_ms`.
     """
 
     protocol: Protocol
@@ -75,6 +77,8 @@ class Run:
     stage_ms: dict[str, float]
     batch_sizes: dict[str, int]
     readings: dict[str, Any] | None = None
+    refused: int = 0
+    refused_ms: dict[float, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,54 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A part of an overload: the requests that were due in it.
+
+    Attributes:
+        start_s: of it, from the start of the overload; negative before.
+        answered: of the requests.
+        p50_ms, p99_ms: of those answered; None: there are none.
+        refused_p99_ms: of those refused.
+    """
+
+    start_s: float
+    requests: int
+    answered: int
+    refused: int
+    p50_ms: float | None
+    p99_ms: float | None
+    refused_p99_ms: float | None
+
+
+@dataclass(frozen=True)
+class Overload:
+    """More requests than are answered, between two times of few.
+
+    Attributes:
+        duration_s: of the overload alone.
+        peak_per_s: what is answered to those who wait for their answers.
+        rate_per_s: random arrivals.
+        goodput_per_s: answered while it lasted.
+        normal_ms: 95th percentile of the latency before.
+        back_after_s: from the end of the overload until latency was normal again; None: not seen.
+        moments: the whole in parts of equal length.
+        reason: the outcome in words.
+        method: how it was measured.
+    """
+
+    protocol: Protocol
+    duration_s: float
+    peak_per_s: float
+    rate_per_s: float
+    goodput_per_s: float
+    normal_ms: float | None
+    back_after_s: float | None
+    moments: tuple[Moment, ...]
+    reason: str
+    method: str
+
+
+@dataclass(frozen=True)
 class Result:
     """One load test.
 
@@ -143,6 +195,7 @@ class Result:
         rounds: how often each load was repeated.
         duration_s: seconds of one run.
         search: where the runs are the probes of a search.
+        overload: where the runs are its parts; those before and after it are two rounds of one load.
     """
 
     time: str
@@ -151,7 +204,19 @@ class Result:
     duration_s: float
     runs: tuple[Run, ...]
     search: Search | None = None
+    overload: Overload | None = None
     format: int = FORMAT
+
+    @property
+    def found(self) -> Search | Overload | None:
+        """What comes before the figures."""
+        return self.search or self.overload
+
+    @property
+    def title(self) -> str:
+        if self.search:
+            return "Search for the rate that is held"
+        return "Overload" if self.overload else "Load test"
 
 
 RESULT = TypeAdapter(Result)

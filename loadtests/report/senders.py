@@ -7,18 +7,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import cycle
 
-import aiohttp
 import grpc.aio
 
 from loadtests.openloop import Send
+from loadtests.report.http_connections import TIMEOUT_S, HttpConnections
 from loadtests.report.result import Protocol
 from loadtests.target import Target
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1 import classifier_pb2_grpc
 
-TIMEOUT_S = 60.0
 GRPC_CONNECTIONS = 8
-GENERATOR = "an asyncio client (aiohttp; grpcio with 8 connections), one process of one thread"
+GENERATOR = "an asyncio client (HTTP/1.1 by httptools; grpcio with 8 connections), one process of one thread"
 
 
 @asynccontextmanager
@@ -40,19 +39,11 @@ def allow_many_connections() -> None:
 
 @asynccontextmanager
 async def _http(target: Target, images: Sequence[bytes]) -> AsyncIterator[Send]:
-    url, headers, bodies = f"{target.http}/v1/classify", {"content-type": "image/jpeg"}, cycle(images)
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
-
-        async def send() -> str | None:
-            try:
-                async with session.post(url, data=next(bodies), headers=headers) as response:
-                    body = await response.read()
-                    return None if response.ok else f"{response.status}: {body.decode(errors='replace')}"
-            except (aiohttp.ClientError, TimeoutError) as error:
-                return f"{type(error).__name__}: {error}"
-
-        yield send
+    connections, bodies = HttpConnections(f"{target.http}/v1/classify", "image/jpeg"), cycle(images)
+    try:
+        yield lambda: connections.post(next(bodies))
+    finally:
+        connections.close()
 
 
 @asynccontextmanager

@@ -21,7 +21,8 @@ class Table:
 
 def tables(levels: Sequence[Level]) -> list[Table]:
     """Those that the runs have something for."""
-    found = [_latencies(levels), _stages(levels), _batch_sizes(levels), _energy(levels), _errors(levels)]
+    found = [_latencies(levels), _stages(levels), _batch_sizes(levels), _energy(levels), _refusals(levels)]
+    found += [_errors(levels)]
     return [table for table in found if table.rows]
 
 
@@ -48,7 +49,9 @@ def facts(result: Result) -> dict[str, str]:
 
 def reading(result: Result) -> list[str]:
     """Sentences on how the figures came about."""
-    if result.rounds == 1:
+    if result.overload:
+        sentences = ["The low rate has two rounds: before the overload and after it."]
+    elif result.rounds == 1:
         sentences = ["There was one round: nothing shows how much the figures vary."]
     else:
         sentences = ["A figure is the median over the rounds, and the range beside it is over the rounds."]
@@ -137,6 +140,18 @@ def _energy(levels: Sequence[Level]) -> Table:
             rows.append((*_named(level), *figures))
     headings = ("protocol", "load", "power, mean W", "range", "J for an image", "range")
     return Table("Energy", headings, tuple(rows))
+
+
+def _refusals(levels: Sequence[Level]) -> Table:
+    rows = []
+    for level in levels:
+        if any(run.refused for run in level.runs):
+            p50, p99 = level.refused_ms(50), level.refused_ms(99)
+            refused = f"{sum(run.refused for run in level.runs):,}"
+            rows.append((*_named(level), refused, _median(p50), _median(p99), spread_range(p99)))
+    return Table(
+        "Refusals: the service was too busy", ("protocol", "load", "requests", "p50 ms", "p99 ms", "range"), tuple(rows)
+    )
 
 
 def _errors(levels: Sequence[Level]) -> Table:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from loadtests.ceiling import main
-from loadtests.ceiling_table import Round, ceiling_table
+from loadtests.ceiling_table import Round, Served, ceiling_table
 from loadtests.h2load import Counts, parse_h2load, require_h2load
+from loadtests.inprocess import Arrangement
 from tests.repositories import picture, write_model
 
 OUTPUT = """\
@@ -17,16 +18,37 @@ status codes: 2470 2xx, 0 3xx, 0 4xx, 6 5xx
 """
 
 
-def test_ratios_are_of_the_same_round_and_its_better_batch_size() -> None:
+ONE, EIGHT = Arrangement(2, 1), Arrangement(2, 8)
+
+
+def found(alone: float, decoding: float, served: float, *, bare_us: float = 100.0, decode_us: float | None) -> Round:
+    return Round(
+        {ONE: alone, EIGHT: alone / 2},
+        {ONE: decoding / 2, EIGHT: decoding},
+        bare_us,
+        {"gRPC": Served(served, 0, decode_us)},
+    )
+
+
+def test_ratios_are_of_the_same_round_and_its_best_arrangement() -> None:
     rounds = [
-        Round({1: 1000.0, 8: 500.0}, {"gRPC": 900.0}),
-        Round({1: 1000.0, 8: 2000.0}, {"gRPC": 1000.0}),
-        Round({1: 1000.0, 8: 1250.0}, {"gRPC": 1000.0}),
+        found(1000.0, 900.0, 900.0, decode_us=105.0),
+        found(2000.0, 1250.0, 1000.0, bare_us=200.0, decode_us=240.0),
+        found(1250.0, 2000.0, 1000.0, decode_us=110.0),
     ]
     lines = ceiling_table(rounds, {"Served": "colours"}).splitlines()
     assert "- Served: colours" in lines
-    assert "| ONNX Runtime alone, batch size 8 | 1,250 | 500 – 2,000 | | |" in lines
-    assert "| gRPC | 1,000 | 900 – 1,000 | 80.0% | 50.0% – 90.0% |" in lines
+    assert (
+        "| ONNX Runtime, 2 sessions, batch size 8, decoding too | 1,250 (900 – 2,000) | 0.900 (0.625 – 1.60) "
+        "| 1.00 (1.00 – 1.00) |" in lines
+    )
+    assert "| Fovea, gRPC | 1,000 (900 – 1,000) | 0.800 (0.500 – 0.900) | 0.800 (0.500 – 1.00) |" in lines
+    assert "| the decoder in a bare loop | 100 (100 – 200) | |" in lines
+    assert "| Fovea, gRPC | 110 (105 – 240) | 1.10 (1.05 – 1.20) |" in lines
+
+
+def test_what_decoded_nothing_has_no_time() -> None:
+    assert "| Fovea, gRPC | – | – |" in ceiling_table([found(1.0, 1.0, 0.0, decode_us=None)], {}).splitlines()
 
 
 def test_h2load_counts() -> None:
@@ -41,17 +63,23 @@ def test_absent_h2load_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.system
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed (package nghttp2-client)")
-def test_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("sent", [["--image", "green.jpg", "--model", "colours"], ["--size", "500x375"]])
+def test_a_round(
+    sent: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_model(tmp_path / "models")
     (tmp_path / "green.jpg").write_bytes(picture("green"))
     monkeypatch.setenv("FOVEA_MODEL_REPOSITORY", str(tmp_path / "models"))
     monkeypatch.setattr("loadtests.results.RESULTS", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
 
-    assert main(["--rounds", "1", "--duration-s", "2", "--image", str(tmp_path / "green.jpg")]) == 0
+    assert main(["--rounds", "1", "--duration-s", "2", *sent]) == 0
 
     (table,) = (tmp_path / "results").glob("*/ceiling.md")
     assert table.read_text() in capsys.readouterr().out
     assert "- Failures: 0" in table.read_text()
-    for row in ("batch size 1", "batch size 8", "HTTP/1.1", "gRPC"):
+    rows = ["batch size 1, already decoded", "batch size 8, decoding too", "bare loop", "HTTP/1.1", "gRPC"]
+    for row in [*rows, "one request at a time"]:
         assert f"{row} | 0 |" not in table.read_text()
+        assert f"{row} | – |" not in table.read_text()
         assert f"{row} | " in table.read_text()

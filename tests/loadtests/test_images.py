@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from loadtests.images import encoded_images
+from loadtests.images import draw, encoded_images
 from tests.repositories import picture
 
 
@@ -28,6 +28,11 @@ def test_drawn_images_are_32_different_jpegs_of_two_sizes() -> None:
             sizes.append(image.size)
     assert sizes == [(32, 32), (500, 375)] * 16
     assert len(set(images)) == 32
+
+
+def test_a_drawn_photo_has_as_many_bytes_as_a_real_one() -> None:
+    assert 120_000 < len(draw(0, (500, 375))) < 170_000
+    assert 800 < len(draw(0, (32, 32))) < 1_300
 
 
 def test_a_folder_takes_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

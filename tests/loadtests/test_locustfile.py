@@ -124,6 +124,7 @@ def test_an_overload_is_turned_away(
     assert "| gRPC-closed |" in output
     assert "| gRPC, overload: " in output
     assert "× UNAVAILABLE: " in output
+    assert re.search(r"- gRPC: [\d,]+ requests were refused in “overload: .*”: p50 [\d.]+ ms, p99 [\d.]+ ms", output)
 
 
 def test_workers_share_the_load(service: RunningService, tmp_path: Path) -> None:

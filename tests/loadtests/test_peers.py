@@ -54,6 +54,11 @@ PEERS_IN_WORDS = dict.fromkeys(("Fovea", "Fovea native", "Triton", "mosec", "Lit
 RESULT = Result.of(OUTCOMES, {"Rounds": "3"}, PEERS_IN_WORDS)
 
 
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    RESULT.write(tmp_path / "peers.json")
+    assert Result.read(tmp_path / "peers.json") == RESULT
+
+
 def test_the_ceiling_is_the_arrangement_that_is_best_in_the_median() -> None:
     figures = Figures(RESULT, "tiny")
     assert figures.ceiling == Arrangement(sessions=3, batch_size=8)

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from loadtests.h2load import connections, grpc_frame, parse_body_bytes, parse_h2load, parse_log
+from loadtests.h2load import Counts, Load, connections, grpc_frame, parse_body_bytes, parse_h2load, parse_log
 
 OUTPUT = """\
 finished in 2.00s, 1201.50 req/s, 149.01KB/s
@@ -23,12 +24,32 @@ def test_bytes_of_the_bodies() -> None:
 
 def test_times_of_the_requests_that_succeeded(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("1795437252325272\t200\t13379\n1795437252325273\t503\t12\n1795437252325274\t204\t7\n")
-    assert parse_log(tmp_path / "log").tolist() == [13379, 7]
+    latencies_us, answered_us = parse_log(tmp_path / "log")
+    assert latencies_us.tolist() == [13379, 7]
+    assert answered_us.tolist() == [1795437252325281, 1795437252338651]
 
 
 def test_a_log_of_no_request(tmp_path: Path) -> None:
     (tmp_path / "log").touch()
-    assert parse_log(tmp_path / "log").tolist() == []
+    assert [each.tolist() for each in parse_log(tmp_path / "log")] == [[], []]
+
+
+def answered(*moments_s: float) -> Load:
+    moments_us = np.array([1_000_000 * (7 + moment_s) for moment_s in moments_s], np.int64)
+    return Load(Counts(len(moments_s), 0), 0, moments_us, moments_us, 0.0)
+
+
+def test_the_rate_is_that_of_the_answers_whatever_the_batches_that_the_end_cuts_off() -> None:
+    # Batches of 16 that take 2 s, the last of them not answered: 16 × 4 over 9 s would be too few.
+    batches = [second for second in (2.0, 4.0, 6.0, 8.0) for _ in range(16)]
+    assert answered(*batches).per_s(9.0) == pytest.approx(8.0, rel=0.05)
+    assert answered(0.0, 0.1, 0.2, 0.3).per_s(0.4) == pytest.approx(10.0)
+
+
+def test_answers_that_are_no_line_are_counted_over_the_whole_time() -> None:
+    assert answered().per_s(4.0) == 0
+    assert answered(1.0).per_s(4.0) == 0.25
+    assert answered(*[1.0] * 16).per_s(4.0) == 4.0
 
 
 def test_connections_have_one_request_each() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from loadtests.run import Figures, Run
 from loadtests.summary import summarize
 
@@ -46,3 +48,12 @@ def test_a_shape_has_a_row_for_each_stage() -> None:
     ]
     assert "- HTTP: 99 % of the requests were sent at most 1.5 ms late, which is part of their latency" in lines
     assert "- HTTP: the service had 100.0 MB of memory before, and 110.0 MB after" in lines
+
+
+def test_refusals_have_a_latency_of_their_own() -> None:
+    refused = Figures(requests=1234, failures=0, answered_per_s=9.0, p50_ms=1.25, p95_ms=2.0, p99_ms=3.0)
+    run = replace(SPIKE, refused={"spike: 16 requests/s": refused})
+    note = "- HTTP: 1,234 requests were refused in “spike: 16 requests/s”: p50 1.2 ms, p99 3.0 ms"
+    assert note in summarize([run], {}).splitlines()
+    whole = replace(HTTP, refused={"requests": refused})
+    assert "- HTTP: 1,234 requests were refused: p50 1.2 ms, p99 3.0 ms" in summarize([whole], {}).splitlines()

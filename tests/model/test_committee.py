@@ -14,10 +14,11 @@ from model.committee import CombineError, combine, mean_of
 from model.data import Dataset, synthetic
 from model.evaluate import predict_onnx, report
 from model.export import export
-from model.quantize import quantize
 from model.recipe import RECIPES
 from model.repository import RepositoryError, read_signature
 from model.train import train
+from model.variants import KINDS
+from model.variants.make import make_variant
 
 CPU = torch.device("cpu")
 
@@ -67,8 +68,8 @@ def test_it_is_a_model_as_every_export(members: list[Path], tmp_path: Path) -> N
 def test_it_has_an_int8_variant_whose_members_begin_and_end_in_float32(members: list[Path], tmp_path: Path) -> None:
     train_images = synthetic("train", image_size=16, count=240)
     combine([members[0], members[0]], tmp_path, "both", command="combine")
-    made = quantize(
-        tmp_path / "both" / "1", "small", "int8", command="quantize", train=train_images, calibration_images=100
+    made = make_variant(
+        tmp_path / "both" / "1", "small", KINDS["int8"], command="quantize", train=train_images, calibration_images=100
     )
     graph = onnx.load(made.folder / "model.onnx").graph
     of_output = {output: node for node in graph.node for output in node.output}

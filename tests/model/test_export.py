@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,8 @@ from model.export import ExportError, export, parity, to_onnx
 from model.golden import draw_photo
 from model.images import read_pixels
 from model.neighbours import neighbours
-from model.nets import NETS
-from model.recipe import recipe_for
 from model.repository import RepositoryError, Signature, read_signature
 from model.run import Run
-from model.train import train
 
 COMMAND = "python -m model export run"
 ORIGIN = {"command": "python -m model train synthetic", "data": "synthetic"}
@@ -159,18 +155,6 @@ def test_a_failing_export_leaves_nothing_behind(
     with pytest.raises(ExportError, match="at batch size 3: at most 1e-04 is allowed"):
         export(fastcnn_run, tmp_path / "repository", "shapes", command=COMMAND, test=shapes)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("name", [*NETS, "conv:N=2,M=2,K=1,filters=4-8,F=3,P=1,pool=max2"])
-def test_every_network_trains_and_is_exported_with_parity(name: str, tmp_path: Path) -> None:
-    size = {"alexnet": 64, "vgg16": 32}.get(name, 16)
-    recipe = replace(recipe_for(name), epochs=1, averaged_epochs=0, batch_size=6, lr=1e-3)
-    dataset = synthetic("train", image_size=size, count=12)
-    run = train(dataset, None, recipe, tmp_path / "run", device=torch.device("cpu"), origin=ORIGIN)
-    done = export(run, tmp_path, "net", command=COMMAND)
-    assert list(done.parity) == [1, 3, 64]
-    assert max(done.parity.values()) < 1e-4
-    assert f"| Network | {name}, " in (tmp_path / "net" / "model_card.md").read_text()
 
 
 def test_features_are_a_model_of_their_own(fastcnn_run: Run, tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from model.summary import summarise
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "lecture.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+BLOCKS = [block for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) if "fovea serve" not in block]
+"""Those with a service are in `tests/test_lecture_served.py`."""
 (COSTS,) = re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)
 ROWS = re.findall(r"^\| `(\w+)` \| .* \| (\S+) \| (\S*) ?\| (\d+)x\d+ \|$", TEXT, re.MULTILINE)
 PROGRAM = ".venv/bin/fovea-model"

@@ -248,6 +248,6 @@ def test_export_with_features_publishes_both(
     assert json.loads(capsys.readouterr().out).keys() == {"images", "features", "pixels"}
 
     assert run("quantize", repository / "shapes_features", "--precision", "float16") == 1
-    assert "shapes_features: gives features; what can be quantized is a classifier" in capsys.readouterr().err
+    assert "shapes_features: gives features; what has variants is a classifier" in capsys.readouterr().err
     assert run("combine", repository / "shapes_features", "--repository", repository, "--name", "mean") == 1
     assert "gives features; what can be combined are classifiers" in capsys.readouterr().err

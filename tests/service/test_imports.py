@@ -76,11 +76,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rpc": ADAPTER
     | {"control", "listening", "log_settings", "rpc", "pb", "settings", "shared_memory", "trace_settings"},
     "client": {"pb"},
+    "compare": {"client", "pb"},
     "app": ADAPTER
     | {"backends", "control", "cuda_memory", "decoding", "rest", "rpc", "settings", "shared_memory"}
     | {"log_settings", "trace_settings", "tracing"},
     "announcement": {"app", "image_contract", "loading", "settings"},
-    "__main__": {"announcement", "app", "client", "errors", "settings"},
+    "__main__": {"announcement", "app", "client", "compare", "errors", "settings"},
     "__init__": set(),
 }
 """For each module or package of the service, those of the service that it may import."""
@@ -92,7 +93,7 @@ ONLY_IN: dict[str, set[str]] = {
     "starlette": {"rest"},
     "uvicorn": {"rest"},
     "uvloop": {"__main__"},
-    "grpc": {"backends", "rpc", "client", "errors", "pb"},
+    "grpc": {"backends", "rpc", "client", "compare", "errors", "pb"},
     "pygrpc_native": {"rpc"},
     "prometheus_client": {"telemetry"},
     "pydantic": {"settings", "rest", "__main__"},

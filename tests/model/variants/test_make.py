@@ -15,17 +15,20 @@ from onnx import TensorProto
 from onnx.numpy_helper import to_array
 
 import model.export
-import model.quantize
+import model.speed
+import model.variants.make
 from model.__main__ import main
 from model.data import Dataset, synthetic
 from model.evaluate import Logits, predict_onnx
 from model.export import export
 from model.images import Pixels
-from model.quantize import PRECISIONS, QuantizeError, Variant, compare, measure_speed, quantize
 from model.recipe import RECIPES
 from model.repository import RepositoryError, read_signature
 from model.run import Run
 from model.train import train
+from model.variants import KINDS, PRECISIONS
+from model.variants.kind import VariantError
+from model.variants.make import Variant, compare, make_variant, measure_speed
 
 COMMAND = "python -m model quantize"
 CPU = torch.device("cpu")
@@ -34,8 +37,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def short_rounds() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model.quantize, "SPEED_ROUNDS", 3)
-        patch.setattr(model.quantize, "SPEED_ROUND_S", 0.001)
+        patch.setattr(model.variants.make, "SPEED_ROUNDS", 3)
+        patch.setattr(model.speed, "ROUND_S", 0.001)
         yield
 
 
@@ -60,10 +63,10 @@ def repository(dataset: Dataset, short_rounds: None, tmp_path_factory: pytest.Te
 def variants(repository: Path, dataset: Dataset) -> dict[tuple[str, str], Variant]:
     test = synthetic("test", image_size=16, count=30)
     return {
-        (net, precision): quantize(
+        (net, kind): make_variant(
             repository / net / "1",
-            f"{net}_{precision}",
-            precision,
+            f"{net}_{kind}",
+            KINDS[kind],
             command=COMMAND,
             train=dataset,
             test=test,
@@ -71,7 +74,7 @@ def variants(repository: Path, dataset: Dataset) -> dict[tuple[str, str], Varian
             calibration_images=100,
         )
         for net in ("fastcnn", "lenet")
-        for precision in PRECISIONS
+        for kind in KINDS
     }
 
 
@@ -87,12 +90,12 @@ def weights(file: Path) -> list[onnx.TensorProto]:
 
 
 @pytest.mark.parametrize("net", ["fastcnn", "lenet"])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_variant_takes_and_returns_what_its_model_does(
-    net: str, precision: str, repository: Path, variants: dict[tuple[str, str], Variant]
+    net: str, kind: str, repository: Path, variants: dict[tuple[str, str], Variant]
 ) -> None:
-    made = variants[net, precision]
-    assert made.folder == repository / f"{net}_{precision}" / "1"
+    made = variants[net, kind]
+    assert made.folder == repository / f"{net}_{kind}" / "1"
     assert {path.name for path in made.folder.iterdir()} == {"model.onnx", "golden.jpg", "golden.npz"}
     assert read_signature(made.folder / "model.onnx") == read_signature(repository / net / "1" / "model.onnx")
     session = ort.InferenceSession(made.folder / "model.onnx")
@@ -102,16 +105,16 @@ def test_a_variant_takes_and_returns_what_its_model_does(
 
 
 @pytest.mark.parametrize("net", ["fastcnn", "lenet"])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_a_variant_agrees_with_float32_at_any_batch_size(
-    batch_size: int, precision: str, net: str, repository: Path, variants: dict[tuple[str, str], Variant]
+    batch_size: int, kind: str, net: str, repository: Path, variants: dict[tuple[str, str], Variant]
 ) -> None:
     images = synthetic("test", image_size=16, count=64).images[-batch_size:]
     expected = predict_onnx(repository / net / "1" / "model.onnx", images)
-    found = compare(predict_onnx(variants[net, precision].folder / "model.onnx", images), expected)
+    found = compare(predict_onnx(variants[net, kind].folder / "model.onnx", images), expected)
     assert found.images == batch_size
-    assert found.error <= PRECISIONS[precision].error
+    assert found.error <= KINDS[kind].error
 
 
 def test_int8_holds_all_but_the_first_and_the_last_layer_in_8_bits(
@@ -138,9 +141,9 @@ def test_float16_holds_every_weight_in_16_bits(net: str, variants: dict[tuple[st
     assert {tensor.data_type for tensor in weights(made.folder / "model.onnx")} == {TensorProto.FLOAT16}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_gelu_is_one_operator_of_the_standard(precision: str, variants: dict[tuple[str, str], Variant]) -> None:
-    proto = onnx.load(variants["fastcnn", precision].folder / "model.onnx")
+@pytest.mark.parametrize("kind", KINDS)
+def test_gelu_is_one_operator_of_the_standard(kind: str, variants: dict[tuple[str, str], Variant]) -> None:
+    proto = onnx.load(variants["fastcnn", kind].folder / "model.onnx")
     operators = Counter((node.domain, node.op_type) for node in proto.graph.node)
     assert operators["", "Gelu"] == 7
     assert operators["", "Erf"] == 0
@@ -159,11 +162,11 @@ def test_int8_runs_in_int8(variants: dict[tuple[str, str], Variant], tmp_path: P
 
 
 @pytest.mark.parametrize("net", ["fastcnn", "lenet"])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_golden_sample_is_the_models_with_the_variants_logits(
-    net: str, precision: str, repository: Path, variants: dict[tuple[str, str], Variant]
+    net: str, kind: str, repository: Path, variants: dict[tuple[str, str], Variant]
 ) -> None:
-    folder, original = variants[net, precision].folder, repository / net / "1"
+    folder, original = variants[net, kind].folder, repository / net / "1"
     assert (folder / "golden.jpg").read_bytes() == (original / "golden.jpg").read_bytes()
     with np.load(folder / "golden.npz") as golden, np.load(original / "golden.npz") as expected:
         assert np.array_equal(golden["pixels"], expected["pixels"])
@@ -172,7 +175,7 @@ def test_the_golden_sample_is_the_models_with_the_variants_logits(
         assert np.abs(golden["logits"] - own).max() <= 1e-5 * np.abs(own).max()
         assert golden["logits"].dtype == np.float32
         assert golden["logits"].argmax() == expected["logits"].argmax()
-        assert golden["logit_tolerance"] == {"int8": 0.05, "float16": 0.02}[precision]
+        assert golden["logit_tolerance"] == {"int8": 0.05, "float16": 0.02, "optimised": 0.02}[kind]
 
 
 def test_the_card_says_what_was_measured(repository: Path, variants: dict[tuple[str, str], Variant]) -> None:
@@ -196,11 +199,11 @@ def test_the_card_says_what_was_measured(repository: Path, variants: dict[tuple[
     assert "| Calibration | none |" in (repository / "lenet_float16" / "model_card.md").read_text()
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_file_says_nothing_of_where_it_was_made(
-    precision: str, variants: dict[tuple[str, str], Variant], tmp_path: Path
+    kind: str, variants: dict[tuple[str, str], Variant], tmp_path: Path
 ) -> None:
-    content = (variants["fastcnn", precision].folder / "model.onnx").read_bytes()
+    content = (variants["fastcnn", kind].folder / "model.onnx").read_bytes()
     assert str(Path(model.export.__file__).parent.parent).encode() not in content
     assert str(tmp_path.parent.parent).encode() not in content
 
@@ -210,7 +213,7 @@ def test_quantizing_leaves_the_model_as_it_was(source: Path) -> None:
         return {path: path.read_bytes() for path in source.parent.rglob("*") if path.is_file()}
 
     before = content()
-    made = quantize(source, "half", "float16", command=COMMAND)
+    made = make_variant(source, "half", KINDS["float16"], command=COMMAND)
     assert content() == before
     assert {path.name for path in source.parent.parent.iterdir()} == {"lenet", "half"}
     assert made.comparison.images == 1
@@ -226,11 +229,11 @@ def test_quantizing_leaves_the_model_as_it_was(source: Path) -> None:
     ],
 )
 def test_a_variant_out_of_bounds_is_not_published(
-    bound: dict[str, float], message: str, source: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    bound: dict[str, float], message: str, source: Path, dataset: Dataset
 ) -> None:
-    monkeypatch.setitem(PRECISIONS, "int8", replace(PRECISIONS["int8"], **bound))  # type: ignore[arg-type]
-    with pytest.raises(QuantizeError, match=message):
-        quantize(source, "eighth", "int8", command=COMMAND, train=dataset, calibration_images=40)
+    kind = replace(KINDS["int8"], **bound)  # type: ignore[arg-type]
+    with pytest.raises(VariantError, match=message):
+        make_variant(source, "eighth", kind, command=COMMAND, train=dataset, calibration_images=40)
     assert {path.name for path in source.parent.parent.iterdir()} == {"lenet"}
 
 
@@ -239,8 +242,8 @@ def test_a_net_that_knows_too_little_to_lose_any_of_it_has_no_int8_variant(
 ) -> None:
     """After two epochs, its logits are hardly apart."""
     source = export(fastcnn_run, tmp_path, "shapes", command="python -m model export").folder
-    with pytest.raises(QuantizeError, match="differ from float32's by"):
-        quantize(source, "eighth", "int8", command=COMMAND, train=dataset, calibration_images=100)
+    with pytest.raises(VariantError, match="differ from float32's by"):
+        make_variant(source, "eighth", KINDS["int8"], command=COMMAND, train=dataset, calibration_images=100)
     assert {path.name for path in tmp_path.iterdir()} == {"shapes"}
 
 
@@ -254,44 +257,44 @@ def test_a_golden_photo_that_comes_out_otherwise_is_not_published(
     def predict(file: Path | bytes, images: Pixels) -> Logits:
         return predict_onnx(file, images) * np.float32(factor if isinstance(file, bytes) else 1)
 
-    monkeypatch.setattr(model.quantize, "predict_onnx", predict)
-    monkeypatch.setitem(PRECISIONS, "float16", replace(PRECISIONS["float16"], error=9, agreement=0))
-    with pytest.raises(QuantizeError, match=message):
-        quantize(source, "half", "float16", command=COMMAND)
+    monkeypatch.setattr(model.variants.make, "predict_onnx", predict)
+    lenient = replace(KINDS["float16"], error=9, agreement=0)
+    with pytest.raises(VariantError, match=message):
+        make_variant(source, "half", lenient, command=COMMAND)
     assert {path.name for path in source.parent.parent.iterdir()} == {"lenet"}
 
 
 def test_a_variant_is_another_model(source: Path) -> None:
-    with pytest.raises(QuantizeError, match="lenet: a variant is a model of its own"):
-        quantize(source, "lenet", "float16", command=COMMAND)
+    with pytest.raises(VariantError, match="lenet: a variant is a model of its own"):
+        make_variant(source, "lenet", KINDS["float16"], command=COMMAND)
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", PRECISIONS)
 def test_a_variant_of_a_variant_is_refused(
-    precision: str, variants: dict[tuple[str, str], Variant], dataset: Dataset
+    kind: str, variants: dict[tuple[str, str], Variant], dataset: Dataset
 ) -> None:
-    with pytest.raises(QuantizeError, match="is a variant itself"):
-        quantize(variants["lenet", precision].folder, "again", precision, command=COMMAND, train=dataset)
+    with pytest.raises(VariantError, match="is a variant itself"):
+        make_variant(variants["lenet", kind].folder, "again", KINDS[kind], command=COMMAND, train=dataset)
 
 
 def test_int8_needs_images(source: Path, dataset: Dataset) -> None:
     for train_images in (None, dataset.subset(np.array([0]))):
-        with pytest.raises(QuantizeError, match="int8 needs training images to calibrate on: at least 2"):
-            quantize(source, "eighth", "int8", command=COMMAND, train=train_images)
+        with pytest.raises(VariantError, match="eighth: needs training images to calibrate on: at least 2"):
+            make_variant(source, "eighth", KINDS["int8"], command=COMMAND, train=train_images)
 
 
 def test_a_model_without_a_golden_sample_is_refused(source: Path) -> None:
     (source / "golden.npz").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(QuantizeError, match="golden sample cannot be read"):
-        quantize(source, "half", "float16", command=COMMAND)
+    with pytest.raises(VariantError, match="golden sample cannot be read"):
+        make_variant(source, "half", KINDS["float16"], command=COMMAND)
     (source / "golden.jpg").unlink()
-    with pytest.raises(QuantizeError, match=r"golden sample cannot be read: .*golden\.jpg"):
-        quantize(source, "half", "float16", command=COMMAND)
+    with pytest.raises(VariantError, match=r"golden sample cannot be read: .*golden\.jpg"):
+        make_variant(source, "half", KINDS["float16"], command=COMMAND)
 
 
 def test_unsafe_names_are_refused(source: Path) -> None:
     with pytest.raises(RepositoryError, match="must be letters"):
-        quantize(source, "../half", "float16", command=COMMAND)
+        make_variant(source, "../half", KINDS["float16"], command=COMMAND)
 
 
 def test_compare() -> None:
@@ -371,7 +374,7 @@ def test_the_command_with_photos(photos: Path, tmp_path: Path, capsys: pytest.Ca
         (["."], ".: holds no version of a model"),
         (["lenet", "--version", "7"], "lenet/7/model.onnx: cannot be read"),
         (["lenet", "--name", "lenet"], "lenet: a variant is a model of its own"),
-        (["lenet"], "int8 needs training images"),
+        (["lenet"], "lenet_int8: needs training images"),
     ],
 )
 def test_errors_are_one_line(

@@ -1,0 +1,95 @@
+"""Every network, from its first weights to its variants."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+import model.speed
+import model.variants.make
+from model.data import Dataset, synthetic
+from model.export import Export, export, parity, to_onnx
+from model.golden import draw_photo
+from model.images import read_pixels
+from model.nets import NETS, build
+from model.nets.preprocess import Preprocess
+from model.recipe import recipe_for
+from model.repository import read_signature
+from model.run import Run
+from model.train import train
+from model.variants import KINDS
+from model.variants.make import make_variant
+
+PATTERN = "conv:N=2,M=2,K=1,filters=4-8,F=3,P=1,pool=max2"
+SMALLEST = {"alexnet": 64, "vgg16": 32}
+HEAVY = ("alexnet", "alexnet_cifar", "vgg16", "googlenet", "resnet18", "resnet50")
+"""Their variants take seconds each. One epoch teaches fastcnn too little: its variants are in `variants/test_make`."""
+
+
+@pytest.fixture(scope="module")
+def _short_rounds() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.variants.make, "SPEED_ROUNDS", 1)
+        patch.setattr(model.speed, "ROUND_S", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Export]:
+    """A network by name: what it was trained on for one epoch, and its export."""
+    name, folder = request.param, tmp_path_factory.mktemp("network")
+    recipe = replace(recipe_for(name), epochs=1, averaged_epochs=0, batch_size=6, lr=1e-3)
+    dataset = synthetic("train", image_size=SMALLEST.get(name, 16), count=12)
+    origin = {"command": "python -m model train synthetic", "data": "synthetic"}
+    run = train(dataset, None, recipe, folder / "run", device=torch.device("cpu"), origin=origin)
+    done = export(run, folder / "repository", "net", command="python -m model export")
+    assert f"| Network | {name}, " in (done.folder.parent / "model_card.md").read_text()
+    return dataset, done
+
+
+@pytest.mark.parametrize("network", [*NETS, PATTERN], indirect=True)
+def test_it_trains_and_is_exported_with_parity(network: tuple[Dataset, Export]) -> None:
+    _, done = network
+    assert list(done.parity) == [1, 3, 64]
+    assert max(done.parity.values()) < 1e-4
+
+
+@pytest.mark.usefixtures("_short_rounds")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "network",
+    [
+        *(pytest.param(name, marks=pytest.mark.system if name in HEAVY else ()) for name in NETS if name != "fastcnn"),
+        PATTERN,
+    ],
+    indirect=True,
+)
+def test_it_has_variants(network: tuple[Dataset, Export], kind: str) -> None:
+    dataset, done = network
+    # After one epoch logits are hardly apart, and a tight bound on them would say nothing.
+    lenient = replace(KINDS[kind], agreement=0.0, error=0.5 if kind == "int8" else KINDS[kind].error)
+    made = make_variant(done.folder, kind, lenient, command="python -m model quantize", train=dataset)
+    file = made.folder / "model.onnx"
+    assert read_signature(file) == read_signature(done.folder / "model.onnx")
+    operators = {(node.domain, node.op_type) for node in onnx.load(file).graph.node}
+    assert {domain for domain, _ in operators} == {""}
+    assert (("", "QuantizeLinear") in operators) == (kind == "int8")
+
+
+@pytest.mark.system
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "googlenet", "resnet18", "resnet50"])
+def test_parity_at_the_size_that_it_was_made_for(name: str) -> None:
+    torch.manual_seed(0)
+    info = {"classes": [str(number) for number in range(1000)], "image_size": 224}
+    preprocess = Preprocess([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    run = Run(Path(name), build(name, 1000, (3, 224, 224)).eval(), preprocess, info)
+    errors = parity(run, to_onnx(run), read_pixels(io.BytesIO(draw_photo(224)), 224))
+    assert list(errors) == [1, 3, 64]
+    assert max(errors.values()) < 1e-4

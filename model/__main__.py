@@ -37,6 +37,7 @@ from model.variants import KINDS, PRECISIONS
 from model.variants.kind import VariantError
 from model.variants.make import make_variant
 from model.visualize import add_pictures
+from model.workers import WorkerError, join, local_rank, program, rank
 
 CHOSEN = (
     *("epochs", "averaged_epochs", "batch_size", "seed"),
@@ -56,6 +57,7 @@ REFUSALS = (
     RepositoryError,
     RunError,
     VariantError,
+    WorkerError,
 )
 """What is told in one line."""
 
@@ -63,14 +65,16 @@ REFUSALS = (
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
-    options.command = shlex.join(["python", "-m", "model", *arguments])
+    other = f"worker {rank()}: " if rank() else ""
+    options.command = shlex.join([*program(), *arguments])
     try:
         options.run_command(options)
     except (*REFUSALS, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{other}error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
+        if not other:
+            print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -227,28 +231,34 @@ def _train(options: argparse.Namespace) -> None:
     if options.data is None:
         raise DataError("no data given: an image folder, a folder of CIFAR-10's own files, or 'synthetic'")
     dataset = load(options.data, "train", image_size=options.image_size or 32, skip_broken=bool(options.skip_broken))
-    if dataset.skipped:
-        print(f"skipped {dataset.skipped} broken files")
-    held_out = None
+    skipped, held_out = dataset.skipped, None
     if options.hold_out:
         dataset, held_out = hold_out(dataset, options.hold_out, recipe.seed)
     if options.batch_size is None:
         recipe = fitted(recipe, len(dataset))
     device = _device(options.device)
     epochs = recipe.epochs + recipe.averaged_epochs
-    print(
-        f"{len(dataset)} images of {len(dataset.classes)} classes, {recipe.net} for {epochs} epochs "
-        f"in batches of {recipe.batch_size} on {device}"
-    )
-    train(
-        dataset,
-        held_out,
-        recipe,
-        folder,
-        device=device,
-        origin={"command": options.command, "data": options.data, "skip_broken": bool(options.skip_broken)},
-        tensorboard=options.tensorboard or (folder / "tensorboard").is_dir(),
-    )
+    with join(device) as workers:
+        if workers.first:
+            if skipped:
+                print(f"skipped {skipped} broken files")
+            print(
+                f"{len(dataset)} images of {len(dataset.classes)} classes, {recipe.net} for {epochs} epochs "
+                f"in batches of {recipe.batch_size} on {device.type}"
+                + (f", shared by {workers.count} workers" if workers.count > 1 else "")
+            )
+        run = train(
+            dataset,
+            held_out,
+            recipe,
+            folder,
+            device=device,
+            origin={"command": options.command, "data": options.data, "skip_broken": bool(options.skip_broken)},
+            tensorboard=options.tensorboard or (folder / "tensorboard").is_dir(),
+            workers=workers,
+        )
+    if workers.first:
+        print(f"trained in {run.training_time()}")
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -288,7 +298,11 @@ def _continue_as_started(options: argparse.Namespace) -> Recipe:
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise RunError("--device cuda: PyTorch finds no CUDA device here")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank() >= torch.cuda.device_count():
+        raise WorkerError(f"there are {torch.cuda.device_count()} CUDA devices here, and more workers than that")
+    return torch.device("cuda", local_rank())
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -52,6 +52,7 @@ def card_section(
         "Network": f"{recipe.pop('net')}, {parameters} parameters",
         "Training data": f"`{info['data']}`: {info['training_images']} images; {info['held_out_images']} more held out",
         "Epochs": f"{len(metrics)} of {recipe.pop('epochs') + recipe['averaged_epochs']}",
+        "Training time": run.training_time(),
         "Seed": recipe.pop("seed"),
         "Recipe": ", ".join(f"{key} {value}" for key, value in recipe.items()),
     }

@@ -239,7 +239,7 @@ def augment(images: Tensor, flip: Tensor, *, shift: int, cutout: int, generator:
     device = images.device
 
     def draw(low: int, high: int) -> Tensor:
-        return torch.randint(low, high, (2, count, 1), generator=generator).to(device)
+        return torch.randint(low, high, (2, count, 1), generator=generator).to(device, non_blocking=True)
 
     images = torch.where(flip.to(device)[:, None, None, None], images.flip(2), images)
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
@@ -269,8 +269,8 @@ def cutmix(images: Tensor, probability: float, *, generator: torch.Generator) ->
     """
     count, height, width, _ = images.shape
     device = images.device
-    partner = torch.randperm(count, generator=generator).to(device)
-    area, chance, middle_y, middle_x = torch.rand(4, count, 1, generator=generator).to(device)
+    partner = torch.randperm(count, generator=generator).to(device, non_blocking=True)
+    area, chance, middle_y, middle_x = torch.rand(4, count, 1, generator=generator).to(device, non_blocking=True)
     half = area.sqrt() / 2 * (chance < probability)
     rows = (torch.arange(height, device=device) + 0.5) / height
     columns = (torch.arange(width, device=device) + 0.5) / width

@@ -56,6 +56,12 @@ class Run:
         path = self.folder / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
+    def training_time(self) -> str:
+        """What its complete epochs took, evaluations left out: `23 min 10 s`."""
+        metrics = self.metrics()
+        seconds = metrics[-1]["seconds"] if metrics else 0.0
+        return "{} min {} s".format(*divmod(round(seconds), 60)) if seconds >= 60 else f"{seconds:.1f} s"
+
 
 def load_run(folder: Path) -> Run:
     """Load a run's network for evaluation.

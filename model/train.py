@@ -2,6 +2,7 @@
 
 Everything random is drawn from the seed and the step number alone, so a run that was stopped and
 resumed goes through the same batches, and (on a CPU) ends with the same weights, as one that was not.
+Several workers draw the same whole batch, too, and then take each their share of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shlex
 import signal
 import time
 import zlib
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -34,6 +36,10 @@ from model.optimizers import optimizers_for
 from model.recipe import Recipe, RecipeError
 from model.run import Run, RunError, load_run, restore, save
 from model.schedules import SCHEDULES
+from model.workers import ALONE, WorkerError, Workers, program
+
+COMPILED_ON = frozenset({"cuda"})
+"""Types of devices for which the network is compiled, which takes the first step of a run longer."""
 
 AVERAGED_LR = 0.25
 """The learning rate while weights are averaged, relative to the one at the start."""
@@ -53,20 +59,25 @@ def train(
     device: torch.device,
     origin: dict[str, Any],
     tensorboard: bool = False,
+    workers: Workers = ALONE,
 ) -> Run:
     """Train, continuing from the folder's checkpoint where it has one.
 
     The learning rate follows the schedule over `recipe.epochs`. Over the `recipe.averaged_epochs` after those it is
     constant, and the result is the mean of the weights after each step of them (Izmailov et al. 2018).
 
-    SIGINT stops the run at the end of the step it arrives in, whatever that step is doing. The loss and
+    SIGINT or SIGTERM stops the run at the end of the step it arrives in, whatever that step is doing. The loss and
     accuracy of an epoch that was interrupted cover only the part of it after the resumption.
+
+    Several workers share each batch and its gradient: a run has the same batches, and the same steps but for rounding,
+    with any number of them. Only dropped units and the statistics of batch normalisation are each worker's own.
 
     Args:
         dataset: the training images; (N, H, W, 3) uint8.
         held_out: images to report the accuracy on after each epoch.
         folder: receives `checkpoint.pt`, `run.json` and `metrics.jsonl`.
         origin: how the run was started (command, data), kept in `run.json`.
+        workers: those that train it, all by calling this with the same arguments; the first one writes.
 
     Raises:
         KeyboardInterrupt: after the checkpoint was written; the message says how to resume.
@@ -74,9 +85,12 @@ def train(
         NetError: the network cannot be built for images of this size.
         OptimizerError: the recipe's optimizer is not for this network.
         RecipeError: it changes images whose features are fixed.
+        WorkerError: there are too many workers for the batches.
     """
     images, labels = torch.from_numpy(dataset.images).to(device), torch.from_numpy(dataset.labels).to(device)
     batch_size = min(recipe.batch_size, len(dataset))
+    if workers.count > 1 and batch_size < 2 * workers.count:
+        raise WorkerError(f"batches of {batch_size} images are too small for {workers.count} workers: each needs 2")
     steps_per_epoch = len(dataset) // batch_size
     decay_steps = recipe.epochs * steps_per_epoch
     epochs = recipe.epochs + recipe.averaged_epochs
@@ -110,7 +124,7 @@ def train(
     mixed_precision = device.type == "cuda" or has_bfloat16()
     learning_rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     average = AveragedModel(net)
-    first_flip = torch.rand(len(dataset), generator=_generator(recipe.seed, "first flip")) < 0.5
+    first_flip = (torch.rand(len(dataset), generator=_generator(recipe.seed, "first flip")) < 0.5).to(device)
     info = {
         "recipe": asdict(recipe),
         "classes": list(dataset.classes),
@@ -129,13 +143,21 @@ def train(
     seconds += time.perf_counter() - start
     # Only now: loading an optimizer's state gives it new groups.
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parallel = workers.parallel(trained)
+    forward = torch.compile(parallel) if device.type in COMPILED_ON else parallel
+    mine = workers.share(batch_size)
+    # What makes a mean over this worker's images its part of the mean over the workers.
+    weight = len(range(batch_size)[mine]) * workers.count / batch_size
 
-    with MetricsLog(folder, step // steps_per_epoch, tensorboard) as log, _Interruption() as interruption:
+    with (
+        MetricsLog(folder, step // steps_per_epoch, tensorboard) if workers.first else nullcontext() as log,
+        _Interruption() as interruption,
+    ):
         while step < total_steps:
             epoch, epoch_start = step // steps_per_epoch, time.perf_counter()
             first_step, last_step = step, (epoch + 1) * steps_per_epoch
             totals = torch.zeros(2, device=device)
-            order = torch.randperm(len(dataset), generator=_generator(recipe.seed, "order", epoch))
+            order = torch.randperm(len(dataset), generator=_generator(recipe.seed, "order", epoch)).to(device)
             net.train()
             with tqdm(
                 total=steps_per_epoch * batch_size,
@@ -143,34 +165,35 @@ def train(
                 desc=f"epoch {epoch + 1}/{epochs}",
                 unit="images",
                 unit_scale=True,
+                disable=not workers.first,
             ) as bar:
-                while step < last_step and not interruption.asked:
+                while step < last_step and not workers.agree(interruption.asked):
                     at = (step % steps_per_epoch) * batch_size
                     chosen = order[at : at + batch_size]
                     # An image is mirrored in every other epoch rather than by a coin each time.
                     flip = (first_flip[chosen] ^ bool(epoch % 2)) & recipe.flip
                     pixels = augment(
-                        images[chosen.to(device)],
+                        images[chosen],
                         flip,
                         shift=recipe.shift,
                         cutout=recipe.cutout,
                         generator=_generator(recipe.seed, "augmentation", step),
                     )
-                    target = labels[chosen.to(device)]
+                    target = labels[chosen]
                     pixels, partner, own = cutmix(
                         pixels, recipe.cutmix, generator=_generator(recipe.seed, "cutmix", step)
                     )
                     for group, lr in zip(groups, learning_rates, strict=True):
                         group["lr"] = lr * (schedule(step, decay_steps) if step < decay_steps else AVERAGED_LR)
                     # For dropout, which draws from this generator: a resumed run drops the same units.
-                    torch.manual_seed(_seed(recipe.seed, "dropout", step))
+                    torch.manual_seed(_seed(recipe.seed, "dropout", step * workers.count + workers.rank))
                     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision):
-                        logits = trained(preprocess(pixels) if features is None else features[chosen.to(device)])
+                        inputs = preprocess(pixels[mine]) if features is None else features[chosen[mine]]
+                        logits = forward(inputs).to(torch.get_default_dtype())
                         losses = [
-                            loss_of(logits.float(), label, recipe.label_smoothing)
-                            for label in (target, target[partner])
+                            loss_of(logits, label[mine], recipe.label_smoothing) for label in (target, target[partner])
                         ]
-                        loss = (own * losses[0] + (1 - own) * losses[1]).mean()
+                        loss = weight * (own[mine] * losses[0] + (1 - own[mine]) * losses[1]).mean()
                         if recipe.l1:
                             loss = loss + recipe.l1 * l1_penalty(net)
                     net.zero_grad(set_to_none=True)
@@ -181,12 +204,12 @@ def train(
                         average.update_parameters(net)
                     step += 1
 
-                    correct = (logits.detach().argmax(1) == target).float().mean()
+                    correct = weight * (logits.detach().argmax(1) == target[mine]).float().mean()
                     totals += torch.stack([loss.detach(), correct])
                     bar.update(batch_size)
                     # Reading a number makes a GPU wait, so there it is read once an epoch.
                     if device.type == "cpu" or step == last_step:
-                        mean_loss, mean_correct = (totals / (step - first_step)).tolist()
+                        mean_loss, mean_correct = (workers.mean(totals) / (step - first_step)).tolist()
                         bar.set_postfix(loss=f"{mean_loss:.3f}", accuracy=f"{mean_correct:.3f}")
                         if not math.isfinite(mean_loss):
                             raise RunError(f"the loss is {mean_loss} at step {step}: the learning rate is too high")
@@ -202,7 +225,7 @@ def train(
                 )
                 update_bn(batches, average.module)
                 net.load_state_dict(average.module.state_dict())
-            if step == last_step:
+            if log and step == last_step:
                 metrics = {
                     "epoch": epoch + 1,
                     "step": step,
@@ -216,24 +239,27 @@ def train(
                     metrics["held_out_accuracy"] = round(accuracy(logits_held_out, held_out.labels), 4)
                 log.write(metrics)
                 info["results"] = metrics
-            save(folder, info, step, seconds, net, average, optimizers)
-            if interruption.asked and step < total_steps:
-                again = shlex.join(["python", "-m", "model", "train", "--resume", "--run", str(folder)])
+            if log:
+                save(folder, info, step, seconds, net, average, optimizers)
+            # Nor does any of them go on before the checkpoint is written.
+            if workers.agree(interruption.asked) and step < total_steps:
+                again = shlex.join([*program(), "train", "--resume", "--run", str(folder)])
                 raise KeyboardInterrupt(f"interrupted after step {step} of {total_steps}; to continue: {again}")
     return load_run(folder)
 
 
 class _Interruption:
-    """SIGINT noted instead of raised, so that it can stop neither half a step nor half a save."""
+    """SIGINT and SIGTERM noted instead of raised, so that they can stop neither half a step nor half a save."""
 
     asked = False
 
     def __enter__(self) -> _Interruption:
-        self._before = signal.signal(signal.SIGINT, self._note)
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True

@@ -18,7 +18,7 @@ def draw_filters(figure: Figure, run: Run) -> None:
         PictureError: the first layer is no convolution of the pixels.
     """
     layer = first_layer(run.net)
-    if not isinstance(layer, nn.Conv2d) or layer.in_channels != 3:
+    if not isinstance(layer, nn.Conv2d) or layer.weight.size(1) != 3:
         raise PictureError(f"{run.folder}: {run.recipe.net} does not begin with a convolution: it has no filters")
     filters = [*weight_images(run, layer.weight)]
     height, width = layer.kernel_size

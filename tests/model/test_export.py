@@ -94,6 +94,7 @@ def test_an_entry_holds_all_that_serving_needs(fastcnn_run: Run, tmp_path: Path)
         "16x16 RGB",
         "fastcnn, 1971000 parameters",
         "| Epochs | 2 of 2 |",
+        f"| Training time | {fastcnn_run.training_time()} |",
         "| Seed | 0 |",
         "batch_size 9",
         "python -m model train synthetic\n",

@@ -30,7 +30,9 @@ def test_photos_to_a_repository(photos: Path, tmp_path: Path, capsys: pytest.Cap
     assert (
         run("train", photos, "--run", folder, "--net", "lenet", "--epochs", 12, "--skip-broken", "--hold-out", 2) == 0
     )
-    assert "skipped 1 broken files\n22 images of 2 classes, lenet for 12 epochs" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "skipped 1 broken files\n22 images of 2 classes, lenet for 12 epochs" in told
+    assert told.endswith(f"\ntrained in {load_run(folder).training_time()}\n")
 
     assert run("evaluate", folder, photos, "--json") == 0
     of_run = json.loads(capsys.readouterr().out)
@@ -202,6 +204,17 @@ def test_errors_are_one_line(
 def test_a_missing_device_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "synthetic", "--run", tmp_path, "--device", "cuda") == 1
     assert "PyTorch finds no CUDA device" in capsys.readouterr().err
+
+
+def test_a_worker_without_a_device_of_its_own_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    assert run("train", "synthetic", "--run", tmp_path) == 1
+    assert capsys.readouterr().err == "worker 2: error: there are 2 CUDA devices here, and more workers than that\n"
 
 
 @pytest.mark.parametrize(

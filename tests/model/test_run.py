@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ def test_a_run_is_loaded_for_evaluation(fastcnn_run: Run) -> None:
     assert not run.net.training
     logits = run.net(run.preprocess(torch.zeros(2, 16, 16, 3, dtype=torch.uint8)))
     assert logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(None, "0.0 s"), (4.21, "4.2 s"), (59.94, "59.9 s"), (119.6, "2 min 0 s"), (1390.2, "23 min 10 s")],
+)
+def test_how_long_a_run_was_trained(seconds: float | None, told: str, fastcnn_run: Run, tmp_path: Path) -> None:
+    if seconds is not None:
+        (tmp_path / "metrics.jsonl").write_text(json.dumps({"seconds": 1.0}) + "\n" + json.dumps({"seconds": seconds}))
+    assert replace(fastcnn_run, folder=tmp_path).training_time() == told
 
 
 @pytest.mark.parametrize("content", [None, "not json", "[]", '{"recipe": {"net": "fastcnn"}}', "{}"])

@@ -85,13 +85,13 @@ def test_the_result_is_the_mean_of_the_last_epochs_weights(
     assert weights(run)["groups.1.2.num_batches_tracked"] == 11
 
 
-def interrupted(function: Callable[..., Any], call: int) -> Callable[..., Any]:
-    """The function, with SIGINT arriving in its n-th call."""
+def interrupted(function: Callable[..., Any], call: int, number: int = signal.SIGINT) -> Callable[..., Any]:
+    """The function, with a signal arriving in its n-th call."""
     calls = itertools.count(1)
 
     def wrapped(*arguments: Any, **options: Any) -> Any:
         if next(calls) == call:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return function(*arguments, **options)
 
     return wrapped
@@ -144,6 +144,17 @@ def test_interrupted_and_resumed_is_as_straight(
     assert last["held_out_accuracy"] == expected["held_out_accuracy"]
 
 
+def test_a_terminated_run_stops_in_the_same_way(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(model.train, "augment", interrupted(augment, 4, signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt, match="after step 4 of 30"):
+        start(shapes, LENET, tmp_path)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 4
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_run_from_before_there_was_a_choice_of_optimizers_goes_on(
     shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +171,25 @@ def test_a_run_from_before_there_was_a_choice_of_optimizers_goes_on(
         (stopped / "run.json").write_text(json.dumps(info))
         assert same(start(shapes, recipe, stopped), straight)
         assert json.loads((stopped / "run.json").read_text())["recipe"]["optimizer"] == recipe.optimizer
+
+
+def test_a_compiled_network_trains_the_same(shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, but without the compiler that generates code."""
+    recipe = replace(LENET, epochs=1, averaged_epochs=1)
+    plain = start(shapes, recipe, tmp_path / "plain")
+    monkeypatch.setattr(model.train, "COMPILED_ON", {"cpu"})
+    compile_ = torch.compile
+    compiled: list[torch.nn.Module] = []
+
+    def without_code(net: torch.nn.Module) -> Any:
+        compiled.append(net)
+        return compile_(net, backend="aot_eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", without_code)
+    fast = start(shapes, recipe, tmp_path / "compiled")
+    assert len(compiled) == 1
+    for name, tensor in weights(plain).items():
+        torch.testing.assert_close(weights(fast)[name], tensor, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -12,7 +12,8 @@ from model.pictures.weights import first_layer, weight_images
 from model.run import Run
 
 
-@pytest.mark.parametrize("name", NETS)
+# The colour histogram, which comes before its only layer, has no weights.
+@pytest.mark.parametrize("name", sorted(set(NETS) - {"colour_histogram"}))
 def test_the_first_layer_sees_the_channels_or_the_pixels(name: str) -> None:
     with torch.device("meta"):
         layer = first_layer(NETS[name](10, (3, 64, 64)))

@@ -13,7 +13,7 @@ from loadtests.peers.model import Model, opened_model
 from loadtests.peers.process import free_ports
 from loadtests.peers.protocol import OIP_GRPC, OIP_HTTP, NotAnsweredError, Protocol, ask
 from loadtests.peers.tiny import TINY
-from tests.repositories import CONFIG, graph, write_model
+from tests.repositories import graph, write_model
 from tests.service.launch import RunningService, running
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [OIP_HTTP, OIP_GRPC], ids=lambda protocol: protocol.wire)
@@ -77,8 +77,8 @@ def test_the_model_is_a_copy_with_its_facts(model: Model, repository: Path) -> N
 
 def test_a_model_of_another_type_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_model(tmp_path, golden=False)
-    text = CONFIG.format(name="colours", size=8, max_batch_size=8, extra="").replace("UINT8", "FP32")
-    (folder / "config.pbtxt").write_text(text)
+    config = folder / "config.pbtxt"
+    config.write_text(config.read_text().replace("UINT8", "FP32"))
     monkeypatch.setenv("FOVEA_MODEL_REPOSITORY", str(tmp_path))
     with pytest.raises(ValueError, match="uint8"), opened_model("colours"):
         pass

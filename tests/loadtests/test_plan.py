@@ -104,6 +104,7 @@ def test_a_curve_from_a_file_with_a_front_given_as_a_number(
     assert "| 8 | 20.000 | " in capsys.readouterr().out
 
 
+@pytest.mark.system
 def test_a_curve_is_measured_and_held_against_the_service(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

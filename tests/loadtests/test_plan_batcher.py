@@ -204,7 +204,7 @@ async def through_the_classifier(setup: Setup, arrivals: Arrivals, clock: Clock)
         )
         served: Any = Served(
             name="numbers", version="1", config=config, batcher=queue, statistics=VersionStatistics(),
-            images=SimpleNamespace(output=0, labels=("a", "b", "c"), scores="logits"),
+            images=SimpleNamespace(output=0, labels=("a", "b", "c"), scores="logits", features=False),
             kind=lambda item: None,
         )  # fmt: skip
         repository: Any = SimpleNamespace(resolve=lambda *_: served)

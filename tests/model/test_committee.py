@@ -65,6 +65,7 @@ def test_it_is_a_model_as_every_export(members: list[Path], tmp_path: Path) -> N
     assert "### Member 1\n\n#### one" in card
 
 
+@pytest.mark.system
 def test_it_has_an_int8_variant_whose_members_begin_and_end_in_float32(members: list[Path], tmp_path: Path) -> None:
     train_images = synthetic("train", image_size=16, count=240)
     combine([members[0], members[0]], tmp_path, "both", command="combine")

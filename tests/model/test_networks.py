@@ -23,10 +23,13 @@ from model.train import train
 from model.variants import KINDS
 from model.variants.make import compare
 
-PATTERN = "conv:N=2,M=2,K=1,filters=4-8,F=3,P=1,pool=max2"
 SMALLEST = {"alexnet": 64, "vgg16": 32}
 HEAVY = ("alexnet", "alexnet_cifar", "vgg16", "googlenet", "resnet18", "resnet50")
-"""Their variants take seconds each."""
+"""They take seconds each."""
+NETWORKS = [
+    *(pytest.param(name, marks=pytest.mark.system if name in HEAVY else ()) for name in NETS),
+    "conv:N=2,M=2,K=1,filters=4-8,F=3,P=1,pool=max2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return dataset, done
 
 
-@pytest.mark.parametrize("network", [*NETS, PATTERN], indirect=True)
+@pytest.mark.parametrize("network", NETWORKS, indirect=True)
 def test_it_trains_and_is_exported_with_parity(network: tuple[Dataset, Export]) -> None:
     _, done = network
     assert list(done.parity) == [1, 3, 64]
@@ -50,14 +53,7 @@ def test_it_trains_and_is_exported_with_parity(network: tuple[Dataset, Export]) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "network",
-    [
-        *(pytest.param(name, marks=pytest.mark.system if name in HEAVY else ()) for name in NETS),
-        PATTERN,
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("network", NETWORKS, indirect=True)
 def test_it_has_variants(network: tuple[Dataset, Export], kind: str) -> None:
     dataset, done = network
     file = done.folder / "model.onnx"

@@ -185,6 +185,15 @@ class DynamicBatcher(Generic[Item, Result]):
         finally:
             entry.forget_time()
 
+    def require_room(self, rows: int = 1) -> None:
+        """Raises:
+        QueueFullError: an item of so many rows would be refused now.
+        """
+        if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
+            self._drop_abandoned()
+            if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
+                raise QueueFullError(f"Exceeds maximum queue size: {self._max_queue_size} rows are waiting")
+
     def enqueue(
         self,
         item: Item,
@@ -206,10 +215,7 @@ class DynamicBatcher(Generic[Item, Result]):
         """
         if self._closing:
             raise UnavailableError("the model is being unloaded")
-        if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
-            self._drop_abandoned()
-            if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
-                raise QueueFullError(f"Exceeds maximum queue size: {self._max_queue_size} rows are waiting")
+        self.require_room(rows)
         now = time.monotonic()
         entry = Entry(item, rows, kind, now, deadline, waiter)
         with self._queue_lock:

@@ -204,6 +204,8 @@ class Classifier:
         start = time.monotonic()
         if isinstance(image, FoveaError):
             return image
+        # A photo takes longer to decode than it should take to refuse.
+        served.batcher.require_room()
         try:
             tensor = await self._decoder.decode(image, contract, deadline)
         except (InvalidInputError, TooLargeError) as error:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.backends.onnx_runtime import OnnxRuntimeEngine
+from service.batching import DynamicBatcher
 from service.classifier import Classifier, Predictions, Result, finite, rank
 from service.decoding import Decoder
 from service.errors import (
@@ -22,6 +23,7 @@ from service.errors import (
     InferenceError,
     InvalidInputError,
     NotFoundError,
+    QueueFullError,
     TooLargeError,
     UnavailableError,
 )
@@ -105,6 +107,16 @@ async def test_one_bad_image_leaves_its_neighbours_alone(classifier: Classifier)
         "red", "InvalidInputError", "InvalidInputError", "InvalidInputError", "TooLargeError", "blue",
     ]  # fmt: skip
     assert [str(result)[:13] for result in results[1:5]] == [f"image {n} of 6:" for n in (2, 3, 4, 5)]
+
+
+async def test_what_would_be_refused_is_not_decoded(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_full(batcher: object, rows: int = 1) -> None:
+        raise QueueFullError(f"no room for {rows}")
+
+    monkeypatch.setattr(DynamicBatcher, "require_room", is_full)
+    for images in ([b"nonsense"], [b"nonsense", picture("red")]):
+        with pytest.raises(QueueFullError, match="no room for 1"):
+            await classifier.classify(images, deadline=soon())
 
 
 async def test_large_images_go_through_the_threads(classifier: Classifier) -> None:

@@ -63,7 +63,10 @@ class Registration:
         async def call(request: Any, context: Context) -> Any:
             if isinstance(request, _NoMessage):
                 await self._refuse(request, context)
-            return await behaviour(request, context)
+            answering = behaviour(request, context)
+            # gRPC keeps the exception that `abort` raises, and with it this frame: leave no request in it.
+            del request
+            return await answering
 
         return call
 

@@ -85,7 +85,7 @@ async def _compare(files: list[Path], server: str, as_json: bool) -> int:
                 print(_line(str(file), width, columns, [_cell(answer) for answer in answers]), flush=True)
     if as_json:
         print(json.dumps({"right": {c.model: {"judged": c.judged, "right": c.right} for c in columns}}))
-    else:
+    elif any(column.judged for column in columns):
         shares = [f"{100 * column.right / column.judged:.1f} %" if column.judged else "" for column in columns]
         print(_line("right", width, columns, shares))
     return 1 if failed else 0

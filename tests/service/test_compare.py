@@ -64,6 +64,12 @@ def test_every_model_is_asked_and_judged_by_the_folder(several: RunningService, 
     assert last.split() == ["right", "66.7", "%", "33.3", "%"]
 
 
+def test_where_no_folder_is_a_label_nobody_is_right(several: RunningService, pictures: Path) -> None:
+    header, row = compare(several, pictures / "other").stdout.splitlines()
+    assert header.split() == ["colours", "contrary", "numbers"]
+    assert row.split()[1:] == ["red", "green", "one"]
+
+
 def test_json_for_programs(several: RunningService, pictures: Path) -> None:
     ended = compare(several, "--json", pictures / "red" / "2.png", pictures / "blue")
     *lines, last = map(json.loads, ended.stdout.splitlines())

@@ -39,9 +39,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 @pytest.fixture(scope="session")
 def slow_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """ "slow", which is the default, in batches of two, one at a time, with room for eight; and "colours"."""
+    """ "slow", which is the default, in batches of two, one at a time, with room for eight; "slower"; and "colours"."""
     repository = tmp_path_factory.mktemp("slow_service")
     write_model(repository, "slow", slow_rounds=60, max_batch_size=2, extra=ONE_INSTANCE)
+    write_model(repository, "slower", slow_rounds=300, max_batch_size=2, extra=ONE_INSTANCE)
     write_model(repository)
     with running(repository, default_model="slow", max_queue_size=8) as started:
         yield started

@@ -252,18 +252,18 @@ async def call_of(call: Any) -> Any:
 async def test_a_cancelled_call_costs_no_inference(slow_service: RunningService, slow: Stub) -> None:
     gone = {"protocol": "grpc", "code": "CANCELLED"}
     gone_before = slow_service.metric("fovea_requests_total", **gone)
-    working = asyncio.create_task(call_of(slow.Classify(ask(1, RED), timeout=TIMEOUT_S)))
+    working = asyncio.create_task(call_of(slow.Classify(ask(1, RED, model="slower"), timeout=TIMEOUT_S)))
     await wait_for_metric(slow_service, 1, "fovea_requests_in_flight", protocol="grpc")
-    leaving = [slow.Classify(ask(2, RED)) for _ in range(8)]
-    await wait_for_metric(slow_service, 6, "fovea_queue_depth", model="slow")
+    leaving = [slow.Classify(ask(2, RED, model="slower")) for _ in range(8)]
+    await wait_for_metric(slow_service, 6, "fovea_queue_depth", model="slower")
     for call in leaving:
         call.cancel()
     await wait_for_metric(slow_service, gone_before + 6, "fovea_requests_total", **gone)
-    images = slow_service.metric("fovea_batch_size_sum", model="slow")
+    images = slow_service.metric("fovea_batch_size_sum", model="slower")
     assert tops(await working) == ["red"]
-    await slow.Classify(ask(3, RED), timeout=TIMEOUT_S)
+    await slow.Classify(ask(3, RED, model="slower"), timeout=TIMEOUT_S)
     # The last image, and at most one batch that was under way when they left.
-    assert slow_service.metric("fovea_batch_size_sum", model="slow") - images <= 1 + 2
+    assert slow_service.metric("fovea_batch_size_sum", model="slower") - images <= 1 + 2
     await wait_for_zero(slow_service, "fovea_requests_in_flight", protocol="grpc")
     assert "Traceback" not in slow_service.stderr()
 

@@ -464,8 +464,8 @@ def test_the_model_beside_broken_ones_is_served(broken_service: RunningService) 
 # A slow model: overload, disconnects, fairness
 
 
-def slow_image(http: httpx.AsyncClient) -> asyncio.Task[httpx.Response]:
-    return asyncio.create_task(http.post("/v1/classify", content=RED, headers=JPEG))
+def slow_image(http: httpx.AsyncClient, model: str = "slow") -> asyncio.Task[httpx.Response]:
+    return asyncio.create_task(http.post("/v1/classify", params={"model": model}, content=RED, headers=JPEG))
 
 
 async def test_overload_is_refused_at_once_and_passes(slow_service: RunningService) -> None:
@@ -488,18 +488,18 @@ async def test_a_client_that_goes_away_costs_no_inference(slow_service: RunningS
     gone = {"protocol": "http", "code": "499"}
     async with httpx.AsyncClient(base_url=slow_service.http, timeout=60) as http:
         gone_before = slow_service.metric("fovea_requests_total", **gone)
-        working = slow_image(http)
+        working = slow_image(http, "slower")
         await wait_for_metric(slow_service, 1, "fovea_requests_in_flight", protocol="http")
-        leaving = [slow_image(http) for _ in range(8)]
-        await wait_for_metric(slow_service, 6, "fovea_queue_depth", model="slow")
+        leaving = [slow_image(http, "slower") for _ in range(8)]
+        await wait_for_metric(slow_service, 6, "fovea_queue_depth", model="slower")
         for request in leaving:
             request.cancel()
         await wait_for_metric(slow_service, gone_before + 6, "fovea_requests_total", **gone)
-        images = slow_service.metric("fovea_batch_size_sum", model="slow")
+        images = slow_service.metric("fovea_batch_size_sum", model="slower")
         assert (await working).status_code == 200
-        assert (await slow_image(http)).status_code == 200
+        assert (await slow_image(http, "slower")).status_code == 200
         # The last image, and at most one batch that was under way when they left.
-        assert slow_service.metric("fovea_batch_size_sum", model="slow") - images <= 1 + 2
+        assert slow_service.metric("fovea_batch_size_sum", model="slower") - images <= 1 + 2
     assert slow_service.metric("fovea_requests_in_flight", protocol="http") == 0
     assert "Traceback" not in slow_service.stderr()
 

@@ -30,6 +30,16 @@ class Settings(BaseSettings):
         description="What carries gRPC: grpcio, or native, pygrpc-native of the extra native: less CPU time a request, "
         "and a message of any size is taken into memory before it is refused.",
     )
+    grpc_max_connection_age_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds after which a gRPC connection's client is told to open another; unset: never.",
+    )
+    grpc_max_connection_age_grace_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds that the calls of such a connection have to end; unset: as many as they take.",
+    )
     metrics_port: Port = Field(8002, description="Port of Prometheus metrics, at /metrics.")
     model_repository: Path = Field(BUNDLED_REPOSITORY, description="Folder of models, in Triton's layout.")
     default_model: str | None = Field(

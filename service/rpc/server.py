@@ -69,7 +69,7 @@ async def grpc_server(
         known: what the native transport answers by itself.
 
     Raises:
-        StartError: the port cannot be listened on, or the native transport is not installed.
+        StartError: the port cannot be listened on, or the native transport is not installed or cannot do what is asked.
     """
     server = _create(known, settings)
     health_servicer = health.aio.HealthServicer()
@@ -97,6 +97,12 @@ async def _set_health(servicer: health.aio.HealthServicer, serving: bool) -> Non
         await servicer.set(name, status)
 
 
+def _ages(settings: Settings) -> dict[str, float]:
+    """The ages of a connection that are set, in seconds, by their names."""
+    ages = {"age": settings.grpc_max_connection_age_s, "age_grace": settings.grpc_max_connection_age_grace_s}
+    return {name: age_s for name, age_s in ages.items() if age_s is not None}
+
+
 def _create(known: KnownInfer, settings: Settings) -> grpc.aio.Server:
     """A server to add services and a port to."""
     options = [
@@ -107,8 +113,15 @@ def _create(known: KnownInfer, settings: Settings) -> grpc.aio.Server:
         # Calls that one connection may have begun.
         ("grpc.max_concurrent_streams", 1000),
     ]
+    ages = _ages(settings)
     if settings.grpc_transport == "grpcio":
-        return grpc.aio.server(options=options + CONNECTIONS)
+        age_options = [(f"grpc.max_connection_{name}_ms", round(1000 * age_s)) for name, age_s in ages.items()]
+        return grpc.aio.server(options=options + CONNECTIONS + age_options)
+    if ages:
+        names = " and ".join(f"FOVEA_GRPC_MAX_CONNECTION_{name.upper()}_S" for name in ages)
+        raise StartError(
+            f"FOVEA_GRPC_TRANSPORT=native has no age of connections: leave {names} unset, or take the transport grpcio"
+        )
     try:
         from service.rpc.native import NativeServer
     except ImportError as error:

@@ -30,7 +30,7 @@ def install() -> None:
         return
     venv.create(FOLDER, clear=True, symlinks=True)
     pip = [sys.executable, "-m", "pip", "--python", str(PYTHON), "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--no-deps", "--requirement", str(REQUIREMENTS)], check=True)
+    subprocess.run([*pip, "install", "--no-deps", "--no-compile", "--requirement", str(REQUIREMENTS)], check=True)
     (FOLDER / "installed").write_text(_pins())
 
 

@@ -17,8 +17,9 @@ from tests.deploy.rendering import Combination, combinations, fullest, missing, 
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
-VERSIONS = ("1.33", kubernetes_validate.latest_version())
-"""Of Kubernetes: the oldest that has all of it, and the newest that there are schemas of."""
+NEWEST = kubernetes_validate.latest_version()
+OLDEST = "1.33"
+"""Version of Kubernetes that has all of it."""
 CUSTOM = {
     ("cert-manager.io/v1", "Certificate"): ("spec.secretName", "spec.issuerRef.name", "spec.dnsNames"),
     ("keda.sh/v1alpha1", "ScaledObject"): ("spec.scaleTargetRef.name", "spec.triggers"),
@@ -42,15 +43,14 @@ def named(combination: Combination) -> str:
 
 
 @functools.cache
-def validate(document: str) -> None:
+def validate(document: str, version: str = NEWEST) -> None:
     """Hold a manifest, as JSON, against the schemas; a field that they do not have is an error too."""
     manifest = json.loads(document)
     if required := CUSTOM.get((manifest["apiVersion"], manifest["kind"])):
         for field in required:
             assert at(manifest, field), f"{manifest['kind']} has no {field}"
         return
-    for version in VERSIONS:
-        kubernetes_validate.validate(manifest, version, strict=True)
+    kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def at(manifest: Manifest, field: str) -> object:
@@ -68,6 +68,12 @@ def of_kind(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
 def test_the_schemas_are_met(combination: Combination) -> None:
     for manifest in documents(render(combination)):
         validate(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("combination", [each for overlay in OVERLAYS for each in fullest(overlay)], ids=named)
+def test_the_oldest_schemas_are_met(combination: Combination) -> None:
+    for manifest in documents(render(combination)):
+        validate(json.dumps(manifest), OLDEST)
 
 
 @pytest.mark.parametrize("path", sorted(KSERVE.iterdir()), ids=lambda path: path.name)

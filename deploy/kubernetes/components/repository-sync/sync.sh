@@ -8,8 +8,9 @@ if ! echo "$REPOSITORY_SHA256  SHA256SUMS" | sha256sum -c -; then
     exit 1
 fi
 # Each line is a digest, two characters, and a path.
-cut -c 67- SHA256SUMS > /tmp/files
-rclone copy --files-from-raw /tmp/files --no-traverse "$REPOSITORY_SOURCE" .
+files="${TMPDIR:-/tmp}/files"
+cut -c 67- SHA256SUMS > "$files"
+rclone copy --files-from-raw "$files" --no-traverse "$REPOSITORY_SOURCE" .
 if ! sha256sum -c SHA256SUMS; then
     echo "what came from $REPOSITORY_SOURCE is not what SHA256SUMS says" >&2
     exit 1

@@ -69,7 +69,7 @@ async def grpc_server(
         known: what the native transport answers by itself.
 
     Raises:
-        StartError: the port cannot be listened on, or the native transport is not installed or cannot do what is asked.
+        StartError: the port cannot be listened on, or the native transport is not installed.
     """
     server = _create(known, settings)
     health_servicer = health.aio.HealthServicer()
@@ -97,12 +97,6 @@ async def _set_health(servicer: health.aio.HealthServicer, serving: bool) -> Non
         await servicer.set(name, status)
 
 
-def _ages(settings: Settings) -> dict[str, float]:
-    """The ages of a connection that are set, in seconds, by their names."""
-    ages = {"age": settings.grpc_max_connection_age_s, "age_grace": settings.grpc_max_connection_age_grace_s}
-    return {name: age_s for name, age_s in ages.items() if age_s is not None}
-
-
 def _create(known: KnownInfer, settings: Settings) -> grpc.aio.Server:
     """A server to add services and a port to."""
     options = [
@@ -112,16 +106,10 @@ def _create(known: KnownInfer, settings: Settings) -> grpc.aio.Server:
         ("grpc.max_send_message_length", -1),
         # Calls that one connection may have begun.
         ("grpc.max_concurrent_streams", 1000),
+        *_connection_age(settings),
     ]
-    ages = _ages(settings)
     if settings.grpc_transport == "grpcio":
-        age_options = [(f"grpc.max_connection_{name}_ms", round(1000 * age_s)) for name, age_s in ages.items()]
-        return grpc.aio.server(options=options + CONNECTIONS + age_options)
-    if ages:
-        names = " and ".join(f"FOVEA_GRPC_MAX_CONNECTION_{name.upper()}_S" for name in ages)
-        raise StartError(
-            f"FOVEA_GRPC_TRANSPORT=native has no age of connections: leave {names} unset, or take the transport grpcio"
-        )
+        return grpc.aio.server(options=options + CONNECTIONS)
     try:
         from service.rpc.native import NativeServer
     except ImportError as error:
@@ -131,3 +119,15 @@ def _create(known: KnownInfer, settings: Settings) -> grpc.aio.Server:
         "FOVEA_MAX_REQUEST_BYTES: whoever reaches the gRPC port can fill the memory"
     )
     return NativeServer(known, request_timeout_s=settings.request_timeout_s, options=options + CONNECTIONS_NATIVE)
+
+
+def _connection_age(settings: Settings) -> list[tuple[str, int]]:
+    """What tells a server how old its connections may grow; nothing, where no age is set."""
+    ages = {"age": settings.grpc_max_connection_age_s, "age_grace": settings.grpc_max_connection_age_grace_s}
+    given = {name: age_s for name, age_s in ages.items() if age_s is not None}
+    if given and settings.grpc_transport == "native":
+        names = " and ".join(f"FOVEA_GRPC_MAX_CONNECTION_{name.upper()}_S" for name in given)
+        raise StartError(
+            f"FOVEA_GRPC_TRANSPORT=native has no age of connections: leave {names} unset, or take the transport grpcio"
+        )
+    return [(f"grpc.max_connection_{name}_ms", round(1000 * age_s)) for name, age_s in given.items()]

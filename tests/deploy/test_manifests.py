@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from tests.deploy.manifests import (
     pod_of,
     read,
 )
+from tests.deploy.rolling_restart import SERVICE_CONFIG
 from tests.repositories import picture, write_model
-from tests.service.launch import RunningService, running
+from tests.service.launch import ROOT, RunningService, running
 
 HTTP_CLOSE_S = 1.0
 """How long uvicorn may take to close its connections; there are two servers, HTTP's and that of metrics."""
@@ -254,3 +256,32 @@ def test_the_pod_is_restricted() -> None:
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
     assert POD["automountServiceAccountToken"] is False
     assert read(KUBERNETES / "base" / "service-account.yaml")["automountServiceAccountToken"] is False
+
+
+# The document
+
+DOCUMENT = (ROOT / "docs" / "kubernetes.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for _, block in found]
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_a_manifest_of_the_document_is_yaml(block: str) -> None:
+    for manifest in documents(block):
+        assert {"apiVersion", "kind"} <= manifest.keys() or manifest.keys() == {"configMapGenerator"}
+
+
+def test_the_documents_client_is_the_one_that_lost_nothing() -> None:
+    (block,) = blocks("python")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    names["channel"].close()
+    assert names["config"] == SERVICE_CONFIG
+
+
+def test_the_document_has_every_overlay_and_component() -> None:
+    listed = re.findall(r"^\| `([\w-]+)` \|", DOCUMENT, re.MULTILINE)
+    assert sorted(listed) == sorted(OVERLAYS + COMPONENTS)

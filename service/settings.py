@@ -25,6 +25,16 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     http_port: Port = Field(8000, description="HTTP port; 0 takes a free one, as for the other ports.")
     grpc_port: Port = Field(8001, description="gRPC port.")
+    grpc_max_connection_age_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds after which a gRPC connection's client is told to open another; unset: never.",
+    )
+    grpc_max_connection_age_grace_s: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds that the calls of such a connection have to end; unset: as many as they take.",
+    )
     grpc_transport: Literal["grpcio", "native"] = Field(
         "grpcio",
         description="What carries gRPC: grpcio, or native, pygrpc-native of the extra native: less CPU time a request, "

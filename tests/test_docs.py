@@ -13,6 +13,8 @@ CONFIGURATION = Path(__file__).resolve().parent.parent / "docs" / "configuration
 IN_WORDS = {
     "model_repository": "the checkout's `model_repository`",
     "default_model": "unset",
+    "grpc_max_connection_age_s": "unset",
+    "grpc_max_connection_age_grace_s": "unset",
     "trace_file": "unset",
     "triton_address": "unset",
 }

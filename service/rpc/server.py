@@ -106,6 +106,7 @@ def _create(known: KnownInfer, settings: Settings) -> grpc.aio.Server:
         ("grpc.max_send_message_length", -1),
         # Calls that one connection may have begun.
         ("grpc.max_concurrent_streams", 1000),
+        *_connection_age(settings),
     ]
     if settings.grpc_transport == "grpcio":
         return grpc.aio.server(options=options + CONNECTIONS)
@@ -118,3 +119,15 @@ def _create(known: KnownInfer, settings: Settings) -> grpc.aio.Server:
         "FOVEA_MAX_REQUEST_BYTES: whoever reaches the gRPC port can fill the memory"
     )
     return NativeServer(known, request_timeout_s=settings.request_timeout_s, options=options + CONNECTIONS_NATIVE)
+
+
+def _connection_age(settings: Settings) -> list[tuple[str, int]]:
+    """What tells a server how old its connections may grow; nothing, where no age is set."""
+    ages = {"age": settings.grpc_max_connection_age_s, "age_grace": settings.grpc_max_connection_age_grace_s}
+    given = {name: age_s for name, age_s in ages.items() if age_s is not None}
+    if given and settings.grpc_transport == "native":
+        names = " and ".join(f"FOVEA_GRPC_MAX_CONNECTION_{name.upper()}_S" for name in given)
+        raise StartError(
+            f"FOVEA_GRPC_TRANSPORT=native has no age of connections: leave {names} unset, or take the transport grpcio"
+        )
+    return [(f"grpc.max_connection_{name}_ms", round(1000 * age_s)) for name, age_s in given.items()]

@@ -33,11 +33,11 @@ def with_parameters(text: str, changes: Mapping[str, str | None]) -> str:
     left = dict(changes)
     edited, end = "", 0
     for begin, stop in _parameters(text):
-        names = _parsed(text[begin:stop]).parameters.keys() & changes.keys()
-        if not names:
+        names = list(_parsed(text[begin:stop]).parameters)
+        if not changes.keys() & set(names):
             continue
-        if len(names) > 1 or "[" in text[begin : text.index("{", begin)]:
-            raise ValueError(f"{', '.join(sorted(names))}: must be written as `parameters {{ … }}` of its own")
+        if len(names) > 1:
+            raise ValueError(f"{', '.join(sorted(names))}: must each be written as `parameters {{ … }}` of its own")
         (name,) = names
         value = left.pop(name, None)
         before, after = text[end:begin], stop

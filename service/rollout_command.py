@@ -84,10 +84,16 @@ def after(rollout: Rollout, versions: Sequence[str], step: str, version: str | N
     match step:
         case "canary" | "shadow":
             assert version
-            candidate = Candidate(version, parse_share(share or DEFAULT_SHARE))
+            try:
+                candidate = Candidate(version, parse_share(share or DEFAULT_SHARE))
+            except ValueError as error:
+                raise ValueError(f"--share {error}") from None
             others = [other for other in versions if other != version]
             if not rollout.current and not others:
-                raise ValueError(f"{step} {version}: must have another version beside it, which is tried against")
+                raise ValueError(
+                    f"{step} {version}: version_policy must serve another version beside it, which is tried against "
+                    "(version_policy { all { } } serves every one that has a folder)"
+                )
             current = rollout.current or others[-1]
             if current == version:
                 raise ValueError(f"{step} {version}: must be another version than the current one")

@@ -1,8 +1,8 @@
 """Versions on trial: what becomes of requests that a rollout sends to the canary, or copies to the shadow.
 
 All of it happens after the answer was handed out: the outputs are looked at, and a copy goes into the shadow's queue
-only while nobody waits, in its queue or in the current version's, and few copies are on their way. A copy never fails
-what it is a copy of.
+only while no request waits, there or for the current version, and few copies are on their way. A copy never fails what
+it is a copy of.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Shadow:
         self._side = side
         self._current = current
         self._observe = observe
-        self._copies = 0
+        self._copies = self._rows = 0
 
     def ask(self, item: Tensors, rows: int, found: Verdict | None) -> None:
         """Copy a request.
@@ -138,8 +138,8 @@ class Shadow:
         Args:
             found: what the current version says of it.
         """
-        waiting = self.served.batcher.queue_depth or self._current.batcher.queue_depth
-        if waiting or self._copies >= MAX_COPIES or self.served.withdrawn:
+        others_wait = self._current.batcher.queue_depth or self.served.batcher.queue_depth > self._rows
+        if others_wait or self._copies >= MAX_COPIES or self.served.withdrawn:
             self._observe(Dropped(self._side))
             return
         copy = _Copy(self, rows, found)
@@ -157,11 +157,13 @@ class Shadow:
         else:
             self._observe(Sent(self._side))
             self._copies += 1
+            self._rows += rows
             self.served.acquire()
 
     def over(self, rows: int, found: Verdict | None, duration_s: float, completed: Completed[Tensors] | None) -> None:
         """A copy has its answer, or none."""
         self._copies -= 1
+        self._rows -= rows
         self.served.release()
         if completed is None:
             self.served.statistics.on_failure(duration_s)

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     classify.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image file, or folder of them")
     classify.add_argument("--server", default="127.0.0.1:8001", help="gRPC address, default: %(default)s")
     classify.add_argument("--model", default="", help="default: the service's default model")
-    classify.add_argument("--version", default="", help="default: the highest version that is ready")
+    classify.add_argument("--version", default="", help="default: the current one (docs/rollouts.md)")
     classify.add_argument("--top-k", type=_top_k, default=1, help="predictions for each image, default: %(default)s")
     classify.add_argument("--json", action="store_true", help="one JSON object a line")
     classify.set_defaults(run_command=_classify)

@@ -294,7 +294,8 @@ class Repository:
             entries = list(model.versions.values())
         ready = [entry.served for entry in entries if entry.served]
         if ready:
-            return max(ready, key=lambda served: int(served.version))
+            # Asked for with every request, and mostly there is one.
+            return ready[0] if len(ready) == 1 else max(ready, key=lambda served: int(served.version))
         reason = model.reason or (entries[-1].reason if entries else "") or "loading"
         raise UnavailableError(f"model '{name}' is not ready: {reason}")
 

@@ -51,15 +51,17 @@ def model_repository() -> Path:
 
 
 @contextmanager
-def started_service(repository: Path | None = None) -> Iterator[Target]:
+def started_service(repository: Path | None = None, *settings: str) -> Iterator[Target]:
     """A service of our own on free ports of the loopback address; stopped however the block is left.
 
     Args:
         repository: None: that of `model_repository`.
+        settings: flags of `fovea serve`.
     """
     command = [sys.executable, "-m", "service", "serve", "--model-repository", str(repository or model_repository())]
     command += ["--host", "127.0.0.1", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     command += ["--log-level", "warning"]  # Requests that fail are counted here; one line each would slow it down.
+    command += settings
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

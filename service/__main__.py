@@ -1,4 +1,4 @@
-"""Command line: `fovea serve`, `fovea classify` and `fovea compare`."""
+"""Command line: `fovea serve`, `fovea classify`, `fovea compare` and `fovea rollout`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     classify.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image file, or folder of them")
     classify.add_argument("--server", default="127.0.0.1:8001", help="gRPC address, default: %(default)s")
     classify.add_argument("--model", default="", help="default: the service's default model")
-    classify.add_argument("--version", default="", help="default: the highest version that is ready")
+    classify.add_argument("--version", default="", help="default: the current one (docs/rollouts.md)")
     classify.add_argument("--top-k", type=_top_k, default=1, help="predictions for each image, default: %(default)s")
     classify.add_argument("--json", action="store_true", help="one JSON object a line")
     classify.set_defaults(run_command=_classify)
@@ -45,6 +45,21 @@ def main(arguments: list[str] | None = None) -> int:
         "--json", action="store_true", help="one JSON object a line, the last one of all files together"
     )
     compare.set_defaults(run_command=_compare)
+    rollout = commands.add_parser(
+        "rollout", help="show which versions of a model answer, or change it in its config.pbtxt"
+    )
+    rollout.add_argument("model", type=Path, metavar="REPOSITORY/MODEL", help="the model's folder")
+    rollout.add_argument(
+        "step",
+        nargs="?",
+        choices=("canary", "shadow", "promote", "rollback", "pin"),
+        help="canary: a version answers a share of the requests that name none; shadow: it is asked the same and "
+        "compared; promote: the canary becomes current; rollback: the trial ends, or the previous version is current "
+        "again; pin: this version is current. Without: what there is",
+    )
+    rollout.add_argument("version", nargs="?", help="for canary, shadow and pin")
+    rollout.add_argument("--share", help="for canary and shadow, from 0 to 1; default: 0.1")
+    rollout.set_defaults(run_command=_rollout)
     options = parser.parse_args(arguments)
 
     try:
@@ -72,6 +87,12 @@ def _compare(options: argparse.Namespace) -> int:
     from service.compare import compare_paths
 
     return compare_paths(options.paths, server=options.server, as_json=options.json)
+
+
+def _rollout(options: argparse.Namespace) -> int:
+    from service.rollout_command import roll_out
+
+    return roll_out(options.model, options.step, options.version, options.share)
 
 
 def _top_k(text: str) -> int:

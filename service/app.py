@@ -46,6 +46,7 @@ from service.shared_memory import SharedMemory
 from service.telemetry import Telemetry, log
 from service.trace_settings import TraceSettings
 from service.tracing import Tracing
+from service.trial_metrics import TrialMetrics
 
 REFUSE_S = 0.5
 """How long requests are refused before connections are closed, at the stop."""
@@ -93,6 +94,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         on_served=telemetry.on_served,
         on_withdrawn=telemetry.on_withdrawn,
         on_change=readiness_changed.set,
+        on_trial=TrialMetrics(telemetry.registry).observe,
     )
     decoder = Decoder(image_limits, max_waiting=settings.max_queue_size, threads=available_cores())
     classifier = Classifier(repository, decoder, max_images=settings.max_images_per_request)

@@ -23,6 +23,7 @@ from service.inference import Timeline, run
 from service.loading import ServedVersion
 from service.repository import Repository
 from service.tensors import Array
+from service.trial import Part
 
 DEFAULT_TOP_K = 5
 
@@ -105,14 +106,15 @@ class Classifier:
         own error as its result.
 
         Args:
-            model, version: empty: the default model, its highest ready version.
+            model, version: empty: the default model, and the version that its rollout says; the highest that is ready
+                where it says none.
             top_k: predictions for each image, 5 where None.
             deadline: on `time.monotonic`'s clock.
 
         Raises:
             FoveaError: the request as a whole cannot be answered.
         """
-        served = self._repository.resolve(model, version)
+        served, part = self._repository.choose(model, version)
         contract = _image_contract(served)
         if contract.features:
             raise InvalidInputError(
@@ -124,19 +126,19 @@ class Classifier:
         def ranked(scores: Array) -> Predictions:
             return rank(scores, contract.labels, top_k or DEFAULT_TOP_K, contract.scores)
 
-        return await self._answer(images, served, contract, ranked, deadline)
+        return await self._answer(images, served, part, contract, ranked, deadline)
 
     async def embed(
         self, images: Sequence[EncodedImage], *, model: str = "", version: str = "", deadline: float
     ) -> Answer[Array]:
         """Each image's features, (D,) float32. As `classify`, but that the default is the only model of features."""
-        served = self._repository.resolve(model, version, features=True)
+        served, part = self._repository.choose(model, version, features=True)
         contract = _image_contract(served)
         if not contract.features:
             raise InvalidInputError(
                 f"model '{served.name}' gives classes, not features: /v1/classify and Classify return them"
             )
-        return await self._answer(images, served, contract, finite, deadline)
+        return await self._answer(images, served, part, contract, finite, deadline)
 
     def known_model(self, name: str, *, features: bool = False) -> str:
         """The model that a request's name stands for; empty where there is none.
@@ -150,6 +152,7 @@ class Classifier:
         self,
         images: Sequence[EncodedImage],
         served: ServedVersion,
+        part: Part | None,
         contract: ImageContract,
         finish: Callable[[Array], Value],
         deadline: float,
@@ -163,15 +166,16 @@ class Classifier:
             raise TooLargeError(f"{len(images)} images: a request may have at most {self._max_images}")
         with served:
             if len(images) == 1:
-                results = [await self._result(images[0], served, contract, finish, deadline)]
+                results = [await self._result(images[0], served, part, contract, finish, deadline)]
             else:
-                results = await self._results(images, served, contract, finish, deadline)
+                results = await self._results(images, served, part, contract, finish, deadline)
         return Answer(served.name, served.version, results)
 
     async def _results(
         self,
         images: Sequence[EncodedImage],
         served: ServedVersion,
+        part: Part | None,
         contract: ImageContract,
         finish: Callable[[Array], Value],
         deadline: float,
@@ -181,7 +185,7 @@ class Classifier:
 
         async def in_turn(number: int, image: EncodedImage) -> Result[Value] | FoveaError:
             async with window:
-                result = await self._result(image, served, contract, finish, deadline)
+                result = await self._result(image, served, part, contract, finish, deadline)
             if isinstance(result, FoveaError):
                 return type(result)(f"image {number} of {len(images)}: {result}")
             return result
@@ -197,6 +201,7 @@ class Classifier:
         self,
         image: EncodedImage,
         served: ServedVersion,
+        part: Part | None,
         contract: ImageContract,
         finish: Callable[[Array], Value],
         deadline: float,
@@ -212,7 +217,7 @@ class Classifier:
             return error.with_traceback(None)  # The traceback holds the image.
         decoded = time.monotonic()
         try:
-            completed = await run(served, (tensor,), 1, deadline=deadline)
+            completed = await run(served, (tensor,), 1, deadline=deadline, part=part)
             inferred = time.monotonic()
             value = finish(completed.result[contract.output])
         except InferenceError as error:

@@ -17,6 +17,8 @@ from service.loading import ServedVersion
 from service.model_config import ModelConfig
 from service.repository import Repository
 from service.tensors import DTYPES, Array, Tensors, TensorSpec
+from service.traffic import Chosen
+from service.trial import Part
 
 MAX_SHOWN_LENGTH = 100
 """Of a client's own words in an error, in characters."""
@@ -63,8 +65,8 @@ class Inference:
         """The model that a request's name stands for; empty where there is none."""
         return name and self._repository.known(name)
 
-    def served(self, model: str, version: str) -> ServedVersion:
-        """The version that a request means; the highest that is ready where it names none.
+    def choose(self, model: str, version: str) -> Chosen:
+        """The version that a request gets that has come; where it names none, as the model's rollout says.
 
         Raises:
             NotFoundError: no such model or version.
@@ -72,7 +74,11 @@ class Inference:
         """
         if not model:
             raise NotFoundError("Request for unknown model: '' is not found")
-        return self._repository.resolve(model, version)
+        return self._repository.choose(model, version)
+
+    def next(self, model: str, version: str) -> Chosen:
+        """What `choose` will say; and whoever takes it has its part begin."""
+        return self._repository.next(model, version)
 
     async def infer(
         self,
@@ -84,10 +90,12 @@ class Inference:
         timeout_us: int = 0,
         deadline: float,
         request_id: str = "",
+        part: Part | None = None,
     ) -> InferenceAnswer:
         """Infer one request.
 
         Args:
+            part: the request's in a trial.
             request_id: the client's own; an error then begins with it.
             outputs: their names; none: all.
             priority: 1 the most urgent; 0: the model's default.
@@ -104,7 +112,9 @@ class Inference:
             with served:
                 item, rows = _item(config, await self._without_images(served, inputs, deadline))
                 queued = time.monotonic()
-                completed = await run(served, item, rows, priority=priority, timeout_us=timeout_us, deadline=deadline)
+                completed = await run(
+                    served, item, rows, priority=priority, timeout_us=timeout_us, deadline=deadline, part=part
+                )
         except FoveaError as error:
             if request_id:
                 # Without its cause: that one's traceback holds the tensors.
@@ -177,8 +187,12 @@ async def run(
     priority: int = 0,
     timeout_us: int = 0,
     deadline: float,
+    part: Part | None = None,
 ) -> Completed[Tensors]:
     """Put one checked request in the version's queue, and count how it fared.
+
+    Args:
+        part: the request's in a trial.
 
     Raises:
         FoveaError: as `DynamicBatcher.submit`.
@@ -196,12 +210,16 @@ async def run(
             priority=priority,
             queue_timeout_s=config.queue_timeout_s(priority, timeout_us),
         )
-    except QueueFullError:
+    except FoveaError as error:
+        if part:
+            part.failed()
+        if not isinstance(error, QueueFullError):
+            served.statistics.on_failure(time.monotonic() - start)
         raise
-    except FoveaError:
-        served.statistics.on_failure(time.monotonic() - start)
-        raise
-    served.statistics.on_success(time.monotonic() - start, completed.queue_s, completed.batch)
+    duration_s = time.monotonic() - start
+    served.statistics.on_success(duration_s, completed.queue_s, completed.batch)
+    if part:
+        part.answered(item, rows, completed.result, duration_s)
     return completed
 
 

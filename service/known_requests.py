@@ -23,6 +23,7 @@ from service.lifecycle import Lifecycle
 from service.loading import ServedVersion
 from service.telemetry import RequestRecord, Telemetry, request_id
 from service.tensors import Array, Tensors
+from service.trial import Part
 
 log = logging.getLogger("fovea")
 
@@ -132,9 +133,12 @@ class Flight:
         identity: the request's, for the log.
         answer: takes the words of an answer and its tensors.
         fail: takes the error in its place. One of the two is called, once, unless the flight is cancelled.
+        part: the request's in a trial.
     """
 
-    __slots__ = ("_answer", "_entry", "_fail", "_form", "_identity", "_item", "_known", "_over", "_record", "_start")
+    __slots__ = (
+        *("_answer", "_entry", "_fail", "_form", "_identity", "_item", "_known", "_over", "_part", "_record", "_start"),
+    )
 
     def __init__(
         self,
@@ -144,11 +148,13 @@ class Flight:
         identity: str,
         answer: Callable[[Words, list[bytes]], object],
         fail: Callable[[FoveaError], object],
+        part: Part | None,
     ) -> None:
         self._known = known
         self._form = form
         self._identity = identity
         self._item = item
+        self._part = part
         self._answer = answer
         self._fail = fail
         self._over = False
@@ -156,7 +162,9 @@ class Flight:
 
     def begin(self, timeout_s: float) -> None:
         """Enter the queue; where that refuses it, it has failed."""
-        form, item, self._item = self._form, self._item, ()
+        form, item = self._form, self._item
+        if not self._part:
+            self._item = ()
         self._start = time.monotonic()
         self._record = self._known.begun(form)
         try:
@@ -170,6 +178,8 @@ class Flight:
                 queue_timeout_s=form.queue_timeout_s,
             )
         except QueueFullError as error:
+            if self._part:
+                self._part.failed()
             self._end(error)
         except FoveaError as error:
             self.set_exception(error)
@@ -179,7 +189,10 @@ class Flight:
 
     def set_result(self, completed: Completed[Tensors], /) -> None:
         form = self._form
-        form.served.statistics.on_success(time.monotonic() - self._start, completed.queue_s, completed.batch)
+        duration_s = time.monotonic() - self._start
+        form.served.statistics.on_success(duration_s, completed.queue_s, completed.batch)
+        if self._part:
+            self._part.answered(self._item, form.rows, completed.result, duration_s)
         try:
             outputs = [completed.result[index] for index in form.wanted]
             words, tensors = form.words_for(outputs), [output.tobytes() for output in outputs]
@@ -194,6 +207,8 @@ class Flight:
 
     def set_exception(self, error: FoveaError, /) -> None:
         self._form.served.statistics.on_failure(time.monotonic() - self._start)
+        if self._part:
+            self._part.failed()
         self._end(error)
 
     def cancel(self) -> None:
@@ -208,6 +223,7 @@ class Flight:
 
     def _leave(self, error: BaseException | None) -> None:
         self._over = True
+        self._item = ()
         if self._entry:
             self._entry.forget_time()
             self._entry = None
@@ -228,20 +244,23 @@ class KnownRequests:
         self._lifecycle = lifecycle
         self._telemetry = telemetry
         self._protocol = protocol
-        self._forms: dict[Hashable, Form] = {}
+        self._forms: dict[Hashable, list[Form]] = {}
+        """Of each request: one for each version that answers it."""
 
     @property
     def stopping(self) -> bool:
         """Whether the service is."""
         return self._lifecycle.stopping.is_set()
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._forms
+    def knows(self, key: Hashable, served: ServedVersion) -> bool:
+        """Whether it has a request's form, of this version."""
+        return any(form.served is served for form in self._forms.get(key, ()))
 
     def remember(self, key: Hashable, form: Form) -> None:
         if len(self._forms) >= MAX_FORMS:
             self._forms.clear()
-        self._forms[key] = form
+        others = [other for other in self._forms.get(key, ()) if other.served is not form.served]
+        self._forms[key] = [form, *(other for other in others if not other.served.withdrawn)]
 
     def flight(
         self,
@@ -258,13 +277,16 @@ class KnownRequests:
             at: where the tensors begin in `content`, which ends with them.
             identity, answer, fail: as for a `Flight`.
         """
-        form = self._forms.get(key)
-        if form is None or len(content) - at != form.size_bytes or self.stopping:
+        forms = self._forms.get(key)
+        if forms is None or len(content) - at != forms[0].size_bytes or self.stopping or self._telemetry.tracing:
             return None
-        if self._telemetry.tracing or not self._is_served(key, form):
+        form, part = self._next(key, forms)
+        if form is None:
             return None
+        if part:
+            part.begin()
         item = tuple([np.ndarray(given.shape, given.dtype, content, at + given.begin) for given in form.inputs])
-        return Flight(self, form, item, identity, answer, fail)
+        return Flight(self, form, item, identity, answer, fail, part)
 
     def begun(self, form: Form) -> RequestRecord:
         self._lifecycle.enter()
@@ -278,11 +300,18 @@ class KnownRequests:
         form.served.release()
         self._lifecycle.leave()
 
-    def _is_served(self, key: Hashable, form: Form) -> bool:
+    def _next(self, key: Hashable, forms: list[Form]) -> tuple[Form | None, Part | None]:
+        """The form of the version that the request gets, and its part; None: the adapter is to choose."""
         try:
-            if self._inference.served(form.model, form.version) is form.served:
-                return True
+            served, part = self._inference.next(forms[0].model, forms[0].version)
         except FoveaError:
-            pass
-        del self._forms[key]
-        return False
+            del self._forms[key]
+            return None, None
+        for form in forms:
+            if form.served is served:
+                return form, part
+        # The version's form is not there yet; those of versions that are gone go.
+        forms[:] = [form for form in forms if not form.served.withdrawn]
+        if not forms:
+            del self._forms[key]
+        return None, None

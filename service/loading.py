@@ -50,6 +50,9 @@ class ServedVersion:
     """A version at work.
 
     Context manager: while a request is inside, the version goes on serving, even if another has taken its place.
+
+    Attributes:
+        withdrawn: whether it takes no more requests.
     """
 
     config: ModelConfig
@@ -59,6 +62,7 @@ class ServedVersion:
     batcher: DynamicBatcher[Tensors, Tensors]
     proven: bool
     statistics: VersionStatistics
+    withdrawn: bool = False
     _users: int = 0
     _unused: asyncio.Event = field(default_factory=asyncio.Event)
 

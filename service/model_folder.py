@@ -13,6 +13,7 @@ from service.errors import InvalidInputError, ModelError, StartError
 
 MAX_SHOWN_LENGTH = 100
 MAX_NAME_BYTES = 200
+CONFIG_FILE = "config.pbtxt"
 
 
 def shown(name: str) -> str:
@@ -69,12 +70,12 @@ def version_numbers(folder: Path, filename: str) -> list[int]:
 
 
 def content_of(folder: Path, version: str) -> str:
-    """What stands for the content of a version's files, and of the model's own."""
+    """What stands for the content of a version's files, and of the model's own but for its config."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*"), *folder.joinpath(version).rglob("*")]):
         # Files come and go while a model is being copied here.
         with suppress(FileNotFoundError):
             status = path.stat()
-            if S_ISREG(status.st_mode):
+            if S_ISREG(status.st_mode) and path != folder / CONFIG_FILE:
                 digest.update(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -26,8 +26,11 @@ from service.model_folder import (
     shown,
     version_numbers,
 )
+from service.rollout import Rollout, declared, opened_by, require_served, show_rollout
 from service.statistics import VersionStatistics
 from service.tensors import Tensors
+from service.traffic import Chosen, Traffic
+from service.trial import Observe, TakenUp
 
 log = logging.getLogger("fovea.repository")
 
@@ -65,18 +68,24 @@ class VersionEntry:
 class ModelEntry:
     """A model; `reason` says why its versions could not be tried, the last time they were to be.
 
-    `wanted` is False of a model that nobody has asked to be loaded, or that was unloaded.
+    `wanted` is False of a model that nobody has asked to be loaded, or that was unloaded. `traffic` is None where its
+    highest version that is ready answers, as nothing is declared of a rollout.
     """
 
     name: str
     versions: dict[str, VersionEntry] = field(default_factory=dict)
     reason: str = ""
     wanted: bool = True
+    traffic: Traffic | None = None
 
     @property
     def gives_features(self) -> bool:
         """Whether what it has ready gives features, and no classes."""
         return any(entry.served and entry.served.gives_features for entry in self.versions.values())
+
+    def ready(self, version: str) -> ServedVersion | None:
+        entry = self.versions.get(version)
+        return entry.served if entry else None
 
 
 class Repository:
@@ -91,6 +100,7 @@ class Repository:
         on_batch: told model, version and record of every batch.
         on_served, on_withdrawn: told of every version that begins or ends to take requests.
         on_change: told after every load and unload.
+        on_trial: told what comes of versions on trial.
 
     Raises:
         StartError: the folder or the default model is not there.
@@ -108,6 +118,7 @@ class Repository:
         on_served: Callable[[ServedVersion], None] = lambda served: None,
         on_withdrawn: Callable[[ServedVersion], None] = lambda served: None,
         on_change: Callable[[], None] = lambda: None,
+        on_trial: Observe = lambda event: None,
     ) -> None:
         self._folder = folder
         self._engine = engine
@@ -116,6 +127,7 @@ class Repository:
         self._on_served = on_served
         self._on_withdrawn = on_withdrawn
         self._on_change = on_change
+        self._on_trial = on_trial
         self._changing = asyncio.Lock()
         self._blocking: set[str] = set()
         self._draining: set[asyncio.Task[None]] = set()
@@ -223,26 +235,54 @@ class Repository:
         return name if name in self.models else ""
 
     def resolve(self, name: str, version: str, *, features: bool = False) -> ServedVersion:
-        """The version that a request means; empty strings: the default model, its highest ready version.
+        """The version that a name means; empty strings: the default model, its current version.
 
         Args:
-            features: whether the request asks for those: then the default is the only model that gives some.
+            features: whether features are asked for: then the default is the only model that gives some.
 
         Raises:
             InvalidInputError: no model named, and there is no default.
             NotFoundError: no such model or version.
             UnavailableError: it is not ready.
         """
-        if not name:
-            names = self._meant(features)
-            if not names:
-                raise InvalidInputError(
-                    "no model named, and none that is ready gives " + ("features" if features else "classes")
-                )
-            if len(names) > 1:
-                raise InvalidInputError(f"no model named: must be one of {', '.join(names)}")
-            (name,) = names
-        model = self.find(name)
+        model = self.find(name or self._default(features))
+        return self._named(model, version or (model.traffic.rollout.current if model.traffic else ""))
+
+    def next(self, name: str, version: str, *, features: bool = False) -> Chosen:
+        """What the next request gets, as `resolve` but that one without a version may be the canary's. Its part in a
+        trial, where it has one, is to be told that it begins.
+
+        Raises:
+            FoveaError: as `resolve`.
+        """
+        model = self.find(name or self._default(features))
+        if model.traffic and not version:
+            if chosen := model.traffic.next():
+                return chosen
+            version = model.traffic.rollout.current
+        return Chosen(self._named(model, version), None)
+
+    def choose(self, name: str, version: str, *, features: bool = False) -> Chosen:
+        """What a request gets that has come, as `next`."""
+        chosen = self.next(name, version, features=features)
+        if chosen.part:
+            chosen.part.begin()
+        return chosen
+
+    def _default(self, features: bool) -> str:
+        """The model that a request means that names none."""
+        names = self._meant(features)
+        if not names:
+            raise InvalidInputError(
+                "no model named, and none that is ready gives " + ("features" if features else "classes")
+            )
+        if len(names) > 1:
+            raise InvalidInputError(f"no model named: must be one of {', '.join(names)}")
+        return names[0]
+
+    def _named(self, model: ModelEntry, version: str) -> ServedVersion:
+        """A version by its number; empty: the highest that is ready."""
+        name = model.name
         if not model.wanted:
             raise NotFoundError(f"Request for unknown model: '{name}' has no available versions")
         if version:
@@ -254,7 +294,8 @@ class Repository:
             entries = list(model.versions.values())
         ready = [entry.served for entry in entries if entry.served]
         if ready:
-            return max(ready, key=lambda served: int(served.version))
+            # Asked for with every request, and mostly there is one.
+            return ready[0] if len(ready) == 1 else max(ready, key=lambda served: int(served.version))
         reason = model.reason or (entries[-1].reason if entries else "") or "loading"
         raise UnavailableError(f"model '{name}' is not ready: {reason}")
 
@@ -283,12 +324,14 @@ class Repository:
         again: whether to try what has failed, and has not changed since.
         """
         model = self.models.setdefault(name, ModelEntry(name))
-        model.wanted, model.reason = True, ""
+        before, model.wanted, model.reason = model.reason, True, ""
         try:
             with files_folder(name, files) as given:
                 failed = await self._load_versions(given or self._folder / name, model, override, again=again)
         except Exception as error:
             model.reason = _reason(error)
+            if model.reason != before and any(entry.served for entry in model.versions.values()):
+                log.error("%s: stays as it was: %s", name, model.reason)
             raise InvalidInputError(f"failed to load {shown(name)}: {model.reason}") from None
         finally:
             if not self._is_model(name) and not any(entry.served for entry in model.versions.values()):
@@ -305,15 +348,19 @@ class Repository:
     ) -> list[VersionEntry]:
         """Load a model's versions; those that could not be."""
         proto = read_proto(folder, override)
+        rollout = declared(proto)
         numbers = served_versions(proto, version_numbers(folder, proto.default_model_filename))
         if not numbers:
             raise ModelError(f"no version folder (1, 2, …) with a {proto.default_model_filename}")
+        require_served(rollout, [str(number) for number in numbers])
+        # Not by its rollout: sessions stay open when that changes.
+        config = opened_by(proto).SerializeToString(deterministic=True).hex()
         contents = {
-            str(number): content_of(folder, str(number))
-            + (override or "")
-            + self._engine.lacks(model.name, str(number))
+            str(number): content_of(folder, str(number)) + config + self._engine.lacks(model.name, str(number))
             for number in numbers
         }
+        before_it = any(entry.served for entry in model.versions.values())
+        self._take_up(model, rollout, unless_current_is_missing=True)
         failed = []
         for version, content in contents.items():
             entry = model.versions.get(version)
@@ -323,11 +370,31 @@ class Repository:
                 entry = await self._load_version(model, folder, version, content, proto)
             if not entry.served or entry.content != content:
                 failed.append(entry)
+            elif entry.served:
+                show_rollout(proto, entry.served.config.proto)
+        self._take_up(model, rollout, unless_current_is_missing=before_it)
         if not failed:
             # Only now: until what is wanted is there, what was there before is better than nothing.
             for version in model.versions.keys() - contents.keys():
                 self._withdraw(model.versions.pop(version))
         return failed
+
+    def _take_up(self, model: ModelEntry, rollout: Rollout, *, unless_current_is_missing: bool) -> None:
+        """Direct a model's requests as its rollout says; as before where that is what they are already."""
+        if rollout == (model.traffic.rollout if model.traffic else Rollout()):
+            return
+        if unless_current_is_missing and rollout.current and not model.ready(rollout.current):
+            return
+        if rollout.current:
+            model.traffic = Traffic(model.name, rollout, model.ready, self._on_trial)
+        else:
+            self._end_rollout(model)
+        log.info("%s: requests that name no version get %s", model.name, rollout)
+
+    def _end_rollout(self, model: ModelEntry) -> None:
+        if model.traffic:
+            model.traffic = None
+            self._on_trial(TakenUp(model.name, ()))
 
     async def _load_version(
         self, model: ModelEntry, folder: Path, version: str, content: str, proto: pb.ModelConfig
@@ -368,6 +435,7 @@ class Repository:
         if model is None:
             return
         model.wanted, model.reason = False, ""
+        self._end_rollout(model)
         for entry in model.versions.values():
             self._withdraw(entry)
             entry.state, entry.reason, entry.tried = State.UNAVAILABLE, UNLOADED, ""
@@ -408,6 +476,7 @@ class Repository:
         """Take no more requests; those that it has are answered first."""
         if entry.served:
             self._on_withdrawn(entry.served)
+            entry.served.withdrawn = True
             task = asyncio.create_task(entry.served.close())
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)

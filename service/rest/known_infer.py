@@ -99,7 +99,7 @@ class KnownInfer:
         key = (request.scope["raw_path"], json)
         if not 0 < at <= MAX_WORDS_BYTES or asked.id or request.scope["query_string"]:
             return
-        if key in self._known or any(word in json for word in NOT_IN_WORDS):
+        if self._known.knows(key, served) or any(word in json for word in NOT_IN_WORDS):
             return
         if any(asked.asked(spec.name).classification or not asked.in_binary(spec.name) for spec, _ in found.outputs):
             return

@@ -195,7 +195,7 @@ def _images(body: type[BaseModel], **options: Schema) -> Content:
     }
 
 
-VERSION = _parameter("query", "version", TEXT, "Unset: the highest version that is ready.")
+VERSION = _parameter("query", "version", TEXT, "Unset: the current one; without a rollout the highest that is ready.")
 
 OPERATIONS = {
     "POST /v1/classify": Operation(

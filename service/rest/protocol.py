@@ -63,7 +63,7 @@ def protocol_routes(
         content = await body_of(request)
         if record.trace:
             record.trace.read()
-        served = inference.served(name, _version(request))
+        served, part = inference.choose(name, _version(request))
         with served:
             json_length = header(request, HEADER_LENGTH)
             asked = await _soon(len(content), parse_request, content, json_length, served.config, memory)
@@ -76,6 +76,7 @@ def protocol_routes(
                     timeout_us=asked.timeout_us,
                     deadline=deadline,
                     request_id=asked.id,
+                    part=part,
                 )
         if record.trace:
             record.trace.add(found.model, found.version, found.timeline, asked.id)

@@ -267,7 +267,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
     ) -> pb.ModelInferResponse:
         timeout_s = min(self._request_timeout_s, self._request_timeout_s if remaining_s is None else remaining_s)
         record.model = self._inference.known_model(request.model_name)
-        served = self._inference.served(request.model_name, require_version(request.model_version))
+        served, part = self._inference.choose(request.model_name, require_version(request.model_version))
         check_parameters(request.parameters)
         inputs = inputs_of(request, self._memory)
         outputs = {output.name: wanted_of(output, self._memory) for output in request.outputs}
@@ -281,6 +281,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
             timeout_us=timeout_us,
             deadline=time.monotonic() + timeout_s,
             request_id=request.id,
+            part=part,
         )
         if record.trace:
             record.trace.add(answer.model, answer.version, answer.timeline, request.id)

@@ -54,7 +54,7 @@ class Parts:
         size_bytes = options.pop("size_bytes", sum(array.nbytes for array in arrays.values()))
         given: dict[str, Any] = {"priority": 0, "timeout_us": 0, "word": shapes_of} | options
         outputs = given.pop("outputs", ())
-        served = self.inference.served(model, "")
+        served = self.inference.choose(model, "").served
         return form_of(model, "", served, inputs, size_bytes, outputs, **given)
 
     def remember(self, key: object, model: str, arrays: Mapping[str, Array], **options: Any) -> Form:
@@ -193,8 +193,8 @@ async def test_forms_are_bounded(parts: Parts) -> None:
     assert form
     for number in range(3 * MAX_FORMS):
         parts.known.remember(number, form)
-        assert number in parts.known
-    assert sum(number in parts.known for number in range(3 * MAX_FORMS)) <= MAX_FORMS
+        assert parts.known.knows(number, form.served)
+    assert sum(parts.known.knows(number, form.served) for number in range(3 * MAX_FORMS)) <= MAX_FORMS
 
 
 # What is left to the adapter
@@ -215,16 +215,15 @@ async def test_what_is_out_of_the_ordinary_is_left_to_the_adapter(parts: Parts) 
 
 
 async def test_a_form_goes_with_its_version(parts: Parts) -> None:
-    parts.remember("a", "pair", PAIR)
+    form = parts.remember("a", "pair", PAIR)
     await parts.repository.load("pair", override='{"max_batch_size": 4}')
-    assert "a" in parts.known
+    assert parts.known.knows("a", form.served)
     assert not Caller().flight(parts, "a", RAW)
-    assert "a" not in parts.known
+    assert not parts.known.knows("a", form.served)
     parts.remember("a", "pair", PAIR)
-    served = weakref.ref(parts.inference.served("pair", ""))
+    served = weakref.ref(parts.inference.choose("pair", "").served)
     await parts.repository.unload("pair")
     assert not Caller().flight(parts, "a", RAW)
-    assert "a" not in parts.known
     await parts.repository.close()
     gc.collect()
     assert served() is None
@@ -243,7 +242,7 @@ async def test_a_request_is_answered_and_counted(parts: Parts) -> None:
     flight.cancel()
     assert parts.metric("fovea_requests_total", protocol="http", model="pair", code="200") == 1
     assert parts.metric("fovea_requests_total") == 1
-    statistics = parts.inference.served("pair", "").statistics
+    statistics = parts.inference.choose("pair", "").served.statistics
     assert (statistics.success.count, statistics.fail.count, statistics.queue.count) == (1, 0, 1)
     assert abs(statistics.last_inference_ms / 1e3 - time.time()) < 60
 
@@ -301,7 +300,7 @@ async def test_a_full_queue_refuses(parts: Parts) -> None:
     for caller in callers[:-1]:
         assert await caller.told() == ((b"(1, 2)",), [RAW])
     assert parts.metric("fovea_requests_total", code="503") == parts.metric("fovea_requests_rejected_total") == 1
-    assert parts.inference.served("pair", "").statistics.fail.count == 0
+    assert parts.inference.choose("pair", "").served.statistics.fail.count == 0
 
 
 async def test_a_request_that_is_late_fails(parts: Parts) -> None:
@@ -310,7 +309,7 @@ async def test_a_request_that_is_late_fails(parts: Parts) -> None:
     caller.begin(parts, "a", RAW, timeout_s=0)
     assert isinstance(await caller.error(), DeadlineExceededError)
     assert parts.metric("fovea_requests_total", code="504") == 1
-    assert parts.inference.served("pair", "").statistics.fail.count == 1
+    assert parts.inference.choose("pair", "").served.statistics.fail.count == 1
     assert parts.metric("fovea_batch_size_count") == 0
 
 
@@ -337,7 +336,7 @@ async def test_a_batch_that_fails_fails_its_requests(parts: Parts) -> None:
         assert isinstance(error, InferenceError)
         assert str(error).startswith("inference failed: ")
     assert parts.metric("fovea_requests_total", code="500") == 2
-    assert parts.inference.served("lookup", "").statistics.fail.count == 2
+    assert parts.inference.choose("lookup", "").served.statistics.fail.count == 2
 
 
 async def test_words_that_cannot_be_made_fail_one_request(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,6 +25,7 @@ from service.inference import Inference
 from service.known_requests import KnownRequests
 from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
+from service.model_states import ModelStates
 from service.protocol import (
     CONTROL_EXTENSIONS,
     CUDA_SHARED_MEMORY_EXTENSION,
@@ -46,6 +47,7 @@ from service.shared_memory import SharedMemory
 from service.telemetry import Telemetry, log
 from service.trace_settings import TraceSettings
 from service.tracing import Tracing
+from service.triton_metrics import TritonMetrics
 
 REFUSE_S = 0.5
 """How long requests are refused before connections are closed, at the stop."""
@@ -94,6 +96,8 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         on_withdrawn=telemetry.on_withdrawn,
         on_change=readiness_changed.set,
     )
+    telemetry.registry.register(TritonMetrics(repository))
+    telemetry.registry.register(ModelStates(repository, lifecycle))
     decoder = Decoder(image_limits, max_waiting=settings.max_queue_size, threads=available_cores())
     classifier = Classifier(repository, decoder, max_images=settings.max_images_per_request)
     inference = Inference(repository, decoder)

@@ -149,6 +149,16 @@ class DynamicBatcher(Generic[Item, Result]):
         """Rows that wait for an instance."""
         return self._waiting_rows
 
+    @property
+    def waiting(self) -> int:
+        """Items that wait for an instance."""
+        return sum(map(len, self._queues))
+
+    @property
+    def max_queue_size(self) -> int:
+        """Most rows that may wait."""
+        return self._max_queue_size
+
     async def submit(
         self,
         item: Item,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from service.batching import BatchRecord, Completed
 from service.decoding import Decoder
-from service.errors import FoveaError, InvalidInputError, NotFoundError, QueueFullError
+from service.errors import FoveaError, InvalidInputError, NotFoundError
 from service.image_contract import ImageContract
 from service.loading import ServedVersion
 from service.model_config import ModelConfig
@@ -196,10 +197,8 @@ async def run(
             priority=priority,
             queue_timeout_s=config.queue_timeout_s(priority, timeout_us),
         )
-    except QueueFullError:
-        raise
-    except FoveaError:
-        served.statistics.on_failure(time.monotonic() - start)
+    except (FoveaError, asyncio.CancelledError) as error:
+        served.statistics.on_failure(time.monotonic() - start, error)
         raise
     served.statistics.on_success(time.monotonic() - start, completed.queue_s, completed.batch)
     return completed

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.batching import Completed, Entry
-from service.errors import FoveaError, QueueFullError
+from service.errors import FoveaError
 from service.inference import Inference, Tensor
 from service.lifecycle import Lifecycle
 from service.loading import ServedVersion
@@ -169,8 +169,6 @@ class Flight:
                 priority=form.priority,
                 queue_timeout_s=form.queue_timeout_s,
             )
-        except QueueFullError as error:
-            self._end(error)
         except FoveaError as error:
             self.set_exception(error)
 
@@ -193,13 +191,15 @@ class Flight:
             self._answer(words, tensors)
 
     def set_exception(self, error: FoveaError, /) -> None:
-        self._form.served.statistics.on_failure(time.monotonic() - self._start)
+        self._form.served.statistics.on_failure(time.monotonic() - self._start, error)
         self._end(error)
 
     def cancel(self) -> None:
         """Its client has gone: it costs no inference any more."""
         if not self._over:
-            self._leave(asyncio.CancelledError())
+            gone = asyncio.CancelledError()
+            self._form.served.statistics.on_failure(time.monotonic() - self._start, gone)
+            self._leave(gone)
 
     def _end(self, error: FoveaError | None) -> None:
         self._leave(error)

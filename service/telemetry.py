@@ -80,6 +80,9 @@ class Telemetry:
         self._queue_depth = Gauge(
             "fovea_queue_depth", "Images waiting for an instance.", ["model", "version"], registry=self.registry
         )
+        self._queue_limit = Gauge(
+            "fovea_queue_limit", "Images that may wait for an instance.", ["model", "version"], registry=self.registry
+        )
         self._model_info = Gauge(
             "fovea_model_info", "1 for each version that is served.",
             ["model", "version", "execution_provider", "instances"], registry=self.registry,
@@ -165,11 +168,13 @@ class Telemetry:
 
     def on_served(self, served: ServedVersion) -> None:
         self._queue_depth.labels(served.name, served.version).set_function(lambda: served.batcher.queue_depth)
+        self._queue_limit.labels(served.name, served.version).set(served.batcher.max_queue_size)
         instances = str(len(served.instances))
         self._model_info.labels(served.name, served.version, served.execution_provider, instances).set(1)
 
     def on_withdrawn(self, served: ServedVersion) -> None:
         self._queue_depth.remove(served.name, served.version)
+        self._queue_limit.remove(served.name, served.version)
         instances = str(len(served.instances))
         self._model_info.remove(served.name, served.version, served.execution_provider, instances)
 

@@ -25,7 +25,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tensors": {"errors"},
     "model_config": {"errors", "tensors"},
     "image_contract": {"errors", "images", "model_config", "tensors"},
-    "statistics": {"batching"},
+    "statistics": {"batching", "errors"},
+    "triton_metrics": {"loading", "repository", "statistics"},
+    "model_states": {"lifecycle", "repository"},
     "class_strings": {"errors", "tensors"},
     "protocol": {"errors", "loading", "repository", "statistics", "tensors"},
     "backends": {"backends", "batching", "errors", "tensors"},
@@ -79,7 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": {"client", "pb"},
     "app": ADAPTER
     | {"backends", "control", "cuda_memory", "decoding", "rest", "rpc", "settings", "shared_memory"}
-    | {"log_settings", "trace_settings", "tracing"},
+    | {"log_settings", "model_states", "trace_settings", "tracing", "triton_metrics"},
     "announcement": {"app", "image_contract", "loading", "settings"},
     "__main__": {"announcement", "app", "client", "compare", "errors", "settings"},
     "__init__": set(),
@@ -95,7 +97,7 @@ ONLY_IN: dict[str, set[str]] = {
     "uvloop": {"__main__"},
     "grpc": {"backends", "rpc", "client", "compare", "errors", "pb"},
     "pygrpc_native": {"rpc"},
-    "prometheus_client": {"telemetry"},
+    "prometheus_client": {"model_states", "telemetry", "triton_metrics"},
     "pydantic": {"settings", "rest", "__main__"},
     "pydantic_settings": {"settings", "__main__"},
     "tritonclient": {

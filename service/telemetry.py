@@ -61,6 +61,10 @@ class Telemetry:
             "fovea_requests", "Requests by protocol, model and status code.", ["protocol", "model", "code"],
             registry=self.registry,
         )  # fmt: skip
+        self._durations = Histogram(
+            "fovea_request_duration_seconds", "Time of each request that was answered.", ["protocol", "model"],
+            buckets=DURATION_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
         in_flight = Gauge("fovea_requests_in_flight", "Requests being answered.", ["protocol"], registry=self.registry)
         self._rejected = Counter(
             "fovea_requests_rejected", "Requests refused as too busy, not ready or stopping.", ["protocol"],
@@ -91,10 +95,12 @@ class Telemetry:
         self._stage_children: dict[tuple[str, str], list[tuple[str, Histogram]]] = {}
         self._batch_children: dict[tuple[str, str], Histogram] = {}
         self._request_children: dict[tuple[str, str, str], Counter] = {}
+        self._duration_children: dict[tuple[str, str], Histogram] = {}
         # Read when they are asked for, which costs a request less than to keep a gauge.
         self._answering = dict.fromkeys(("http", "grpc"), 0)
         for protocol in self._answering:
             in_flight.labels(protocol).set_function(partial(self._answering.__getitem__, protocol))
+            self._rejected.labels(protocol)  # There from the start: a rate needs what it was before.
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """Every metric, in the format that a client accepts, and that format's media type."""
@@ -119,7 +125,9 @@ class Telemetry:
         """A request was answered, failed by an error, or its client went away: then that is a cancellation."""
         http = record.protocol == "http"
         if error is None:
-            record.code = record.code or ("200" if http else "OK")
+            if not record.code:  # Else its client has gone.
+                record.code = "200" if http else "OK"
+                self._duration_child(record.protocol, record.model).observe(time.perf_counter() - record.start)
             if record.trace:
                 record.trace.answered()
         elif isinstance(error, FoveaError):
@@ -142,6 +150,13 @@ class Telemetry:
         child = self._request_children.get(key)
         if child is None:
             child = self._request_children[key] = self._requests.labels(*key)
+        return child
+
+    def _duration_child(self, protocol: str, model: str) -> Histogram:
+        key = (protocol, model)
+        child = self._duration_children.get(key)
+        if child is None:
+            child = self._duration_children[key] = self._durations.labels(*key)
         return child
 
     def observe(self, answer: Answer[Any], trace: RequestTrace | None = None) -> None:
@@ -169,6 +184,7 @@ class Telemetry:
     def on_served(self, served: ServedVersion) -> None:
         self._queue_depth.labels(served.name, served.version).set_function(lambda: served.batcher.queue_depth)
         self._queue_limit.labels(served.name, served.version).set(served.batcher.max_queue_size)
+        self._batches_failed.labels(served.name, served.version)
         instances = str(len(served.instances))
         self._model_info.labels(served.name, served.version, served.execution_provider, instances).set(1)
 

@@ -41,6 +41,15 @@ def test_a_request_is_counted_by_its_code() -> None:
         record.model = "cats"
     assert value(telemetry, "fovea_requests_in_flight", protocol="http") == 0
     assert value(telemetry, "fovea_requests_total", protocol="http", model="cats", code="200") == 1
+    assert value(telemetry, "fovea_request_duration_seconds_count", protocol="http", model="cats") == 1
+
+
+def test_a_request_whose_client_has_gone_has_no_duration() -> None:
+    telemetry = Telemetry(Tracing(None))
+    with telemetry.request("http") as record:
+        record.code = "499"
+    assert value(telemetry, "fovea_requests_total", protocol="http", model="", code="499") == 1
+    assert value(telemetry, "fovea_request_duration_seconds_count", protocol="http", model="") == 0
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from service.backends.engine import Engine
 from service.backends.onnx_runtime import OnnxRuntimeEngine, available_cores
@@ -36,10 +37,11 @@ from service.protocol import (
 from service.repository import Repository
 from service.rest.application import create_http_application, create_metrics_application, error_response
 from service.rest.connection import HttpConnection
-from service.rest.known_infer import KnownInfer
+from service.rest.known_infer import INFER_ROUTE, KnownInfer
 from service.rest.server import http_server
 from service.rpc.classifier import ClassifierServicer
 from service.rpc.inference import InferenceServicer
+from service.rpc.known_infer import INFER_METHOD
 from service.rpc.known_infer import KnownInfer as KnownCalls
 from service.rpc.server import grpc_server
 from service.settings import Settings
@@ -48,6 +50,9 @@ from service.telemetry import Telemetry, log
 from service.trace_settings import TraceSettings
 from service.tracing import Tracing
 from service.triton_metrics import TritonMetrics
+
+if TYPE_CHECKING:
+    from service.spans import Spans
 
 REFUSE_S = 0.5
 """How long requests are refused before connections are closed, at the stop."""
@@ -77,7 +82,8 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     changes_allowed = settings.log_and_trace_changes
     log_settings = LogSettings(settings.log_format, settings.log_level, changes_allowed=changes_allowed)
     tracing = Tracing(settings.trace_file)
-    lifecycle, telemetry, readiness_changed = Lifecycle(), Telemetry(tracing), asyncio.Event()
+    spans = _spans(settings)
+    lifecycle, telemetry, readiness_changed = Lifecycle(), Telemetry(tracing, spans), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lifecycle.stopping.set)
@@ -108,7 +114,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     trace_settings = TraceSettings(tracing, repository, changes_allowed=changes_allowed)
     information = ServiceInformation(repository, name=settings.server_name, allowed=_allowed_extensions(settings))
     known = KnownInfer(
-        KnownRequests(inference, lifecycle, telemetry, protocol="http"),
+        KnownRequests(inference, lifecycle, telemetry, protocol="http", operation=INFER_ROUTE),
         error_response,
         request_timeout_s=settings.request_timeout_s,
     )
@@ -130,7 +136,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         max_images=settings.max_images_per_request,
     )
     timeout_s = settings.request_timeout_s
-    known_calls = KnownCalls(KnownRequests(inference, lifecycle, telemetry, protocol="grpc"))
+    known_calls = KnownCalls(KnownRequests(inference, lifecycle, telemetry, protocol="grpc", operation=INFER_METHOD))
     servicers = (
         ClassifierServicer(classifier, repository, telemetry, lifecycle, request_timeout_s=timeout_s),
         InferenceServicer(
@@ -148,6 +154,8 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     )
 
     async with AsyncExitStack() as stack:
+        if spans:
+            stack.push_async_callback(asyncio.to_thread, spans.close)
         stack.callback(tracing.close)
         stack.callback(decoder.close)
         stack.callback(memory.close)
@@ -210,6 +218,16 @@ def _engine(settings: Settings, *, on_disturbance: Callable[[], None]) -> Engine
             on_disturbance=on_disturbance,
         )
     return OnnxRuntimeEngine(settings.execution_provider, device_id=settings.device_id)
+
+
+def _spans(settings: Settings) -> Spans | None:
+    if not settings.otlp_endpoint:
+        return None
+    try:
+        from service.spans import Spans
+    except ImportError as error:
+        raise StartError(f"FOVEA_OTLP_ENDPOINT={settings.otlp_endpoint}: {error}; install the extra 'otlp'") from error
+    return Spans(settings.otlp_endpoint, sampling_ratio=settings.otlp_sampling_ratio, version=version("fovea"))
 
 
 def _set_from_thread(event: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:

@@ -18,11 +18,12 @@ import numpy as np
 
 from service.batching import Completed, Entry
 from service.errors import FoveaError
-from service.inference import Inference, Tensor
+from service.inference import Inference, Tensor, Timeline
 from service.lifecycle import Lifecycle
 from service.loading import ServedVersion
 from service.telemetry import RequestRecord, Telemetry, request_id
 from service.tensors import Array, Tensors
+from service.trace_context import TraceContext, trace_context
 
 log = logging.getLogger("fovea")
 
@@ -132,9 +133,12 @@ class Flight:
         identity: the request's, for the log.
         answer: takes the words of an answer and its tensors.
         fail: takes the error in its place. One of the two is called, once, unless the flight is cancelled.
+        parent: its caller's trace context.
     """
 
-    __slots__ = ("_answer", "_entry", "_fail", "_form", "_identity", "_item", "_known", "_over", "_record", "_start")
+    __slots__ = (
+        "_answer", "_context", "_entry", "_fail", "_form", "_identity", "_item", "_known", "_over", "_record", "_start"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -144,8 +148,10 @@ class Flight:
         identity: str,
         answer: Callable[[Words, list[bytes]], object],
         fail: Callable[[FoveaError], object],
+        parent: TraceContext | None = None,
     ) -> None:
         self._known = known
+        self._context = parent
         self._form = form
         self._identity = identity
         self._item = item
@@ -158,7 +164,9 @@ class Flight:
         """Enter the queue; where that refuses it, it has failed."""
         form, item, self._item = self._form, self._item, ()
         self._start = time.monotonic()
-        self._record = self._known.begun(form)
+        self._record = self._known.begun(form, self._identity, self._context)
+        if self._record.span:
+            self._context = self._record.span.context
         try:
             self._entry = form.served.batcher.enqueue(
                 item,
@@ -168,6 +176,7 @@ class Flight:
                 kind=form.kind,
                 priority=form.priority,
                 queue_timeout_s=form.queue_timeout_s,
+                trace=self._context,
             )
         except FoveaError as error:
             self.set_exception(error)
@@ -178,13 +187,17 @@ class Flight:
     def set_result(self, completed: Completed[Tensors], /) -> None:
         form = self._form
         form.served.statistics.on_success(time.monotonic() - self._start, completed.queue_s, completed.batch)
+        if self._record.span:
+            timeline = Timeline(self._start, self._start, completed.queue_s, completed.batch, time.monotonic())
+            self._record.span.add(form.served.name, form.served.version, timeline)
         try:
             outputs = [completed.result[index] for index in form.wanted]
             words, tensors = form.words_for(outputs), [output.tobytes() for output in outputs]
         except Exception as error:
-            named = request_id.set(self._identity)
+            named, traced = request_id.set(self._identity), trace_context.set(self._context)
             log.exception("internal error", exc_info=error)
             request_id.reset(named)
+            trace_context.reset(traced)
             self._end(FoveaError("internal error; the log has the details"))
         else:
             self._end(None)
@@ -211,9 +224,10 @@ class Flight:
         if self._entry:
             self._entry.forget_time()
             self._entry = None
-        named = request_id.set(self._identity)
+        named, traced = request_id.set(self._identity), trace_context.set(self._context)
         self._known.ended(self._form, self._record, error)
         request_id.reset(named)
+        trace_context.reset(traced)
 
 
 class KnownRequests:
@@ -221,13 +235,17 @@ class KnownRequests:
 
     Args:
         protocol: as it is counted, "http" or "grpc".
+        operation: their route or method.
     """
 
-    def __init__(self, inference: Inference, lifecycle: Lifecycle, telemetry: Telemetry, *, protocol: str) -> None:
+    def __init__(
+        self, inference: Inference, lifecycle: Lifecycle, telemetry: Telemetry, *, protocol: str, operation: str
+    ) -> None:
         self._inference = inference
         self._lifecycle = lifecycle
         self._telemetry = telemetry
         self._protocol = protocol
+        self._operation = operation
         self._forms: dict[Hashable, Form] = {}
 
     @property
@@ -251,12 +269,13 @@ class KnownRequests:
         identity: str,
         answer: Callable[[Words, list[bytes]], object],
         fail: Callable[[FoveaError], object],
+        parent: TraceContext | None = None,
     ) -> Flight | None:
         """A request that is known and can be begun; None: it is left to the adapter.
 
         Args:
             at: where the tensors begin in `content`, which ends with them.
-            identity, answer, fail: as for a `Flight`.
+            identity, answer, fail, parent: as for a `Flight`.
         """
         form = self._forms.get(key)
         if form is None or len(content) - at != form.size_bytes or self.stopping:
@@ -264,12 +283,12 @@ class KnownRequests:
         if self._telemetry.tracing or not self._is_served(key, form):
             return None
         item = tuple([np.ndarray(given.shape, given.dtype, content, at + given.begin) for given in form.inputs])
-        return Flight(self, form, item, identity, answer, fail)
+        return Flight(self, form, item, identity, answer, fail, parent)
 
-    def begun(self, form: Form) -> RequestRecord:
+    def begun(self, form: Form, identity: str, parent: TraceContext | None) -> RequestRecord:
         self._lifecycle.enter()
         form.served.acquire()
-        record = self._telemetry.begin(self._protocol)
+        record = self._telemetry.begin(self._protocol, self._operation, identity, parent)
         record.model = form.served.name
         return record
 

@@ -14,6 +14,7 @@ IN_WORDS = {
     "model_repository": "the checkout's `model_repository`",
     "default_model": "unset",
     "trace_file": "unset",
+    "otlp_endpoint": "unset",
     "triton_address": "unset",
 }
 

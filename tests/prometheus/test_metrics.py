@@ -6,6 +6,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +138,20 @@ def result(client: httpx.Client, query: str) -> list[Any]:
     return found
 
 
+def has_result(client: httpx.Client, query: str) -> bool:
+    return bool(result(client, query))
+
+
 @pytest.mark.system
 @pytest.mark.skipif(bool(missing()), reason=missing())
 async def test_a_real_prometheus_has_an_answer_to_everything(service: RunningService, tmp_path: Path) -> None:
     with prometheus(service, tmp_path) as client:
         await until(lambda: is_ready(client))
-        await until(lambda: bool(result(client, 'up{job="fovea"} == 1')))
+        await until(lambda: has_result(client, 'up{job="fovea"} == 1'))
         ask(service)
         # Two looks at what the requests changed, and the rules that build on each other.
         for query in ("fovea:errors:ratio5m", "fovea:batch_size:mean5m > 0", "ALERTS"):
-            await until(lambda query=query: bool(result(client, query)))
+            await until(partial(has_result, client, query))
         for name in rules("record"):
             assert result(client, name), name
         for place, query in queries():

@@ -13,13 +13,23 @@ import pytest
 from tests.service.launch import ROOT
 
 CORE = {"batching", "classifier", "errors", "image_contract", "images", "inference", "loading", "repository"}
-ADAPTER = CORE | {"class_strings", "known_requests", "lifecycle", "model_config", "protocol", "telemetry", "tensors"}
+ADAPTER = CORE | {
+    "class_strings",
+    "known_requests",
+    "lifecycle",
+    "model_config",
+    "protocol",
+    "telemetry",
+    "tensors",
+    "trace_context",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "lifecycle": set(),
     "settings": set(),
     "pb": {"pb"},
-    "batching": {"errors"},
+    "trace_context": set(),
+    "batching": {"errors", "trace_context"},
     "images": {"errors"},
     "golden": {"errors", "images"},
     "tensors": {"errors"},
@@ -30,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model_states": {"lifecycle", "repository"},
     "class_strings": {"errors", "tensors"},
     "protocol": {"errors", "loading", "repository", "statistics", "tensors"},
-    "backends": {"backends", "batching", "errors", "tensors"},
+    "backends": {"backends", "batching", "errors", "tensors", "trace_context"},
     "loading": {
         "backends",
         "batching",
@@ -70,9 +80,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shared_memory": {"cuda_memory", "errors"},
     "tracing": {"errors", "inference"},
     "trace_settings": {"errors", "repository", "tracing"},
-    "telemetry": {"batching", "classifier", "errors", "loading", "tracing"},
-    "known_requests": {"batching", "errors", "inference", "lifecycle", "loading", "telemetry", "tensors"},
-    "log_settings": {"errors", "telemetry"},
+    "spans": {"inference", "trace_context"},
+    "telemetry": {"batching", "classifier", "errors", "inference", "loading", "spans", "trace_context", "tracing"},
+    "known_requests": {
+        "batching",
+        "errors",
+        "inference",
+        "lifecycle",
+        "loading",
+        "telemetry",
+        "tensors",
+        "trace_context",
+    },
+    "log_settings": {"errors", "telemetry", "trace_context"},
     "listening": {"errors"},
     "rest": ADAPTER | {"control", "listening", "log_settings", "rest", "settings", "shared_memory", "trace_settings"},
     "rpc": ADAPTER
@@ -81,7 +101,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": {"client", "pb"},
     "app": ADAPTER
     | {"backends", "control", "cuda_memory", "decoding", "rest", "rpc", "settings", "shared_memory"}
-    | {"log_settings", "model_states", "trace_settings", "tracing", "triton_metrics"},
+    | {"log_settings", "model_states", "spans", "trace_settings", "tracing", "triton_metrics"},
     "announcement": {"app", "image_contract", "loading", "settings"},
     "__main__": {"announcement", "app", "client", "compare", "errors", "settings"},
     "__init__": set(),
@@ -97,6 +117,7 @@ ONLY_IN: dict[str, set[str]] = {
     "uvloop": {"__main__"},
     "grpc": {"backends", "rpc", "client", "compare", "errors", "pb"},
     "pygrpc_native": {"rpc"},
+    "opentelemetry": {"spans"},
     "prometheus_client": {"model_states", "telemetry", "triton_metrics"},
     "pydantic": {"settings", "rest", "__main__"},
     "pydantic_settings": {"settings", "__main__"},

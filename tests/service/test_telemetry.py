@@ -76,7 +76,8 @@ def test_every_stage_of_every_image_is_observed() -> None:
     stages = Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.015)
     timeline = Timeline(0.0, 0.001, 0.002, BatchRecord(2, 0.003, 0.004), 0.015)
     result = Result([Prediction("cat", 0, 1.0)], stages, 2, timeline)
-    telemetry.observe(Answer("m", "1", [result, InvalidInputError("no image"), result]))
+    with telemetry.request("http") as record:
+        telemetry.observe(Answer("m", "1", [result, InvalidInputError("no image"), result]), record)
     for stage, seconds in (
         ("decode", 0.001), ("queue", 0.002), ("batch_assembly", 0.003),
         ("inference", 0.004), ("postprocessing", 0.005), ("total", 0.015),

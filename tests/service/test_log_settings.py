@@ -238,10 +238,11 @@ def test_what_is_logged_of_a_request_names_its_trace(tmp_path: Path, log_format:
         metadata = {"traceparent": f"00-{trace}-{caller}-01", "x-request-id": "mine"}
         for headers in (metadata, {"x-request-id": "alone"}):
             httpx.post(f"{service.http}/v1/classify", content=BROKEN, headers=JPEG | headers, timeout=60)
-        with grpc.insecure_channel(service.grpc) as channel, pytest.raises(grpc.RpcError):
+        with grpc.insecure_channel(service.grpc) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            stub.ModelInfer(service_pb2.ModelInferRequest(), metadata=tuple(metadata.items()), timeout=60)
-    traced, alone, call = [line for line in service.stderr().splitlines() if "request failed" in line]
+            with pytest.raises(grpc.RpcError):
+                stub.ModelInfer(service_pb2.ModelInferRequest(), metadata=tuple(metadata.items()), timeout=60)
+        traced, alone, call = [line for line in service.stderr().splitlines() if "request failed" in line]
     if log_format == "json":
         for line in (traced, call):
             found = json.loads(line)
@@ -261,16 +262,18 @@ async def test_what_is_logged_of_a_request_that_is_recorded_names_its_span(
     write_simple(tmp_path)
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     body = BINARY_JSON + bytes(128)
-    lines = ("POST /v2/models/simple/infer HTTP/1.1", "host: fovea", f"content-length: {len(body)}")
-    lines += (f"inference-header-content-length: {len(BINARY_JSON)}", f"traceparent: {trace}", "\r\n")
-    with collecting() as collector:
-        with running(tmp_path, log_format="json", log_level="debug", otlp_endpoint=collector.endpoint) as service:
-            host, _, port = service.http.removeprefix("http://").partition(":")
-            with socket.create_connection((host, int(port)), timeout=60) as connection:
-                for _ in range(1 + known):
-                    connection.sendall("\r\n".join(lines).encode() + body)
-                    assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-            roots = await collector.roots(trace, 1 + known)
-    logged = [json.loads(line) for line in service.stderr().splitlines() if "http request: 200" in line]
+    lines = ["POST /v2/models/simple/infer HTTP/1.1", "host: fovea", f"content-length: {len(body)}"]
+    lines += [f"inference-header-content-length: {len(BINARY_JSON)}", f"traceparent: {trace}", "\r\n"]
+    with (
+        collecting() as collector,
+        running(tmp_path, log_format="json", log_level="debug", otlp_endpoint=collector.endpoint) as service,
+    ):
+        host, _, port = service.http.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            for _ in range(1 + known):
+                connection.sendall("\r\n".join(lines).encode() + body)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        roots = await collector.roots(trace, 1 + known)
+        logged = [json.loads(line) for line in service.stderr().splitlines() if "http request: 200" in line]
     assert [line["span_id"] for line in logged] == [root.span_id.hex() for root in roots]
     assert {line["trace_id"] for line in logged} == {trace.split("-")[1]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ from tests.conformance.wire import simple_inputs
 from tests.prometheus.install import PROMETHEUS, missing
 from tests.prometheus.monitoring import RULES, names, panels, queries, read, rules
 from tests.repositories import picture, write_model
-from tests.service.launch import RunningService, running, until
+from tests.service.launch import ROOT, RunningService, running, until
 
+DOCUMENT = ROOT / "docs" / "observability.md"
 PROMETHEUS_OWN = {"up", "ALERTS"}
 ON_A_GPU = {
     *("nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes", "nv_gpu_power_usage"),
@@ -86,6 +88,20 @@ def test_rules_and_dashboard_ask_for_what_the_service_has(service: RunningServic
         found = names(query)
         assert found, place
         assert found <= known, place
+
+
+def test_the_documented_metrics_are_those_of_the_service(service: RunningService) -> None:
+    page = service.metrics_page()
+    families = {family.name + "_total" * (family.type == "counter") for family in text_string_to_metric_families(page)}
+    own = {name for name in families if name.startswith(("fovea_", "nv_"))}
+    table = DOCUMENT.read_text().partition("## Metrics")[2].partition("## Prometheus")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == own | ON_A_GPU
+
+
+def test_the_documented_alerts_are_those_of_the_rules() -> None:
+    found = re.findall(r"^\| `(Fovea\w+)` \|.*\| (?:(\d+) min )?\|$", DOCUMENT.read_text(), re.MULTILINE)
+    minutes = {name: rule["for"].removesuffix("m") for name, rule in rules("alert").items()}
+    assert dict(found) == {name: "" if number == "0" else number for name, number in minutes.items()}
 
 
 def test_the_dashboard_answers_four_questions() -> None:

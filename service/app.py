@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -21,6 +22,7 @@ from service.control import Control
 from service.cuda_memory import CudaRuntime
 from service.decoding import Decoder
 from service.errors import StartError
+from service.gpu_metrics import gpu_metrics
 from service.images import ImageLimits
 from service.inference import Inference
 from service.known_requests import KnownRequests
@@ -46,6 +48,7 @@ from service.rpc.known_infer import KnownInfer as KnownCalls
 from service.rpc.server import grpc_server
 from service.settings import Settings
 from service.shared_memory import SharedMemory
+from service.tegra_metrics import TegraMetrics
 from service.telemetry import Telemetry, log
 from service.trace_settings import TraceSettings
 from service.tracing import Tracing
@@ -160,6 +163,8 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         stack.callback(decoder.close)
         stack.callback(memory.close)
         stack.push_async_callback(_close, repository, engine)
+        if settings.execution_provider == "cuda":
+            _register_accelerator(settings.device_id, telemetry, stack)
         metrics = await stack.enter_async_context(
             http_server(
                 create_metrics_application(telemetry), "metrics", settings.metrics_port, settings, HttpConnection
@@ -228,6 +233,18 @@ def _spans(settings: Settings) -> Spans | None:
     except ImportError as error:
         raise StartError(f"FOVEA_OTLP_ENDPOINT={settings.otlp_endpoint}: {error}; install the extra 'otlp'") from error
     return Spans(settings.otlp_endpoint, sampling_ratio=settings.otlp_sampling_ratio, version=version("fovea"))
+
+
+def _register_accelerator(device_id: int, telemetry: Telemetry, stack: AsyncExitStack) -> None:
+    """Metrics of the GPU in use, or of the Jetson board that it is part of."""
+    if shutil.which("tegrastats"):
+        board = TegraMetrics()
+        telemetry.registry.register(board)
+        following = asyncio.create_task(board.follow())
+        stack.push_async_callback(asyncio.wait, {following})
+        stack.callback(following.cancel)
+    elif gpu := gpu_metrics(device_id):
+        telemetry.registry.register(gpu)
 
 
 def _set_from_thread(event: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.gpu_metrics import FIGURES as GPU
+from service.tegra_metrics import FIGURES as TEGRA
 from tests.conformance.models import write_simple
 from tests.conformance.wire import simple_inputs
 from tests.prometheus.install import PROMETHEUS, missing
@@ -25,12 +27,7 @@ from tests.service.launch import ROOT, RunningService, running, until
 
 DOCUMENT = ROOT / "docs" / "observability.md"
 PROMETHEUS_OWN = {"up", "ALERTS"}
-ON_A_GPU = {
-    *("nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes", "nv_gpu_power_usage"),
-    *("nv_gpu_power_limit", "nv_energy_consumption", "fovea_gpu_temperature_celsius", "fovea_tegra_gpu_utilization"),
-    *("fovea_tegra_memory_used_bytes", "fovea_tegra_memory_total_bytes", "fovea_tegra_power_watts"),
-    "fovea_tegra_temperature_celsius",
-}
+ON_A_GPU = GPU.keys() | TEGRA.keys()
 NOTHING_HERE = {"Alerts", "GPU", "GPU power", "GPU temperature"}
 """Panels of what a CPU has not, or has not yet."""
 

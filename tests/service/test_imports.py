@@ -38,6 +38,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "statistics": {"batching", "errors"},
     "triton_metrics": {"loading", "repository", "statistics"},
     "model_states": {"lifecycle", "repository"},
+    "gpu_metrics": set(),
+    "tegra_metrics": set(),
     "class_strings": {"errors", "tensors"},
     "protocol": {"errors", "loading", "repository", "statistics", "tensors"},
     "backends": {"backends", "batching", "errors", "tensors", "trace_context"},
@@ -101,7 +103,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": {"client", "pb"},
     "app": ADAPTER
     | {"backends", "control", "cuda_memory", "decoding", "rest", "rpc", "settings", "shared_memory"}
-    | {"log_settings", "model_states", "spans", "trace_settings", "tracing", "triton_metrics"},
+    | {
+        "gpu_metrics",
+        "log_settings",
+        "model_states",
+        "spans",
+        "tegra_metrics",
+        "trace_settings",
+        "tracing",
+        "triton_metrics",
+    },
     "announcement": {"app", "image_contract", "loading", "settings"},
     "__main__": {"announcement", "app", "client", "compare", "errors", "settings"},
     "__init__": set(),
@@ -118,7 +129,7 @@ ONLY_IN: dict[str, set[str]] = {
     "grpc": {"backends", "rpc", "client", "compare", "errors", "pb"},
     "pygrpc_native": {"rpc"},
     "opentelemetry": {"spans"},
-    "prometheus_client": {"model_states", "telemetry", "triton_metrics"},
+    "prometheus_client": {"gpu_metrics", "model_states", "tegra_metrics", "telemetry", "triton_metrics"},
     "pydantic": {"settings", "rest", "__main__"},
     "pydantic_settings": {"settings", "__main__"},
     "tritonclient": {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from threading import Timer
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -31,6 +32,8 @@ from service.inference import Timeline
 from service.trace_context import TraceContext
 
 EXPORT_TIMEOUT_S = 5.0
+CLOSE_S = 2.0
+"""How long the last spans may take, and one export more."""
 MAX_INFERENCES = 16
 """Of one request, whose stages are shown; it may have hundreds of images."""
 SERVER_FAULTS = ("500", "503", "504", "INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED")
@@ -50,8 +53,8 @@ class Spans:
         self._sampling_ratio = sampling_ratio
         resource = Resource.create({SERVICE_NAME: "fovea", SERVICE_VERSION: version})
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_S)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_S)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("fovea", version)
 
     def begin(self, protocol: str, operation: str, parent: TraceContext | None, request_id: str) -> RequestSpan | None:
@@ -65,8 +68,11 @@ class Spans:
         return None
 
     def close(self) -> None:
-        """Send what waits."""
+        """Send what waits; takes its time, but not for a collector that is not there."""
+        giving_up = Timer(CLOSE_S, self._exporter.shutdown)
+        giving_up.start()
         self._provider.shutdown()
+        giving_up.cancel()
 
 
 class RequestSpan:

@@ -21,6 +21,7 @@ from service.classifier import Answer, Result, Stages
 from service.errors import FoveaError, UnavailableError
 from service.inference import Timeline
 from service.loading import ServedVersion
+from service.request_durations import RequestDurations
 from service.trace_context import TraceContext, trace_context
 from service.tracing import RequestTrace, Tracing
 
@@ -73,10 +74,8 @@ class Telemetry:
             "fovea_requests", "Requests by protocol, model and status code.", ["protocol", "model", "code"],
             registry=self.registry,
         )  # fmt: skip
-        self._durations = Histogram(
-            "fovea_request_duration_seconds", "Time of each request that was answered.", ["protocol", "model"],
-            buckets=DURATION_BUCKETS_S, registry=self.registry,
-        )  # fmt: skip
+        self._durations = RequestDurations(DURATION_BUCKETS_S)
+        self.registry.register(self._durations)
         in_flight = Gauge("fovea_requests_in_flight", "Requests being answered.", ["protocol"], registry=self.registry)
         self._rejected = Counter(
             "fovea_requests_rejected", "Requests refused as too busy, not ready or stopping.", ["protocol"],
@@ -107,7 +106,6 @@ class Telemetry:
         self._stage_children: dict[tuple[str, str], list[tuple[str, Histogram]]] = {}
         self._batch_children: dict[tuple[str, str], Histogram] = {}
         self._request_children: dict[tuple[str, str, str], Counter] = {}
-        self._duration_children: dict[tuple[str, str], Histogram] = {}
         # Read when they are asked for, which costs a request less than to keep a gauge.
         self._answering = dict.fromkeys(("http", "grpc"), 0)
         for protocol in self._answering:
@@ -151,7 +149,7 @@ class Telemetry:
         if error is None:
             if not record.code:  # Else its client has gone.
                 record.code = "200" if http else "OK"
-                self._duration_child(record.protocol, record.model).observe(time.perf_counter() - record.start)
+                self._durations.observe(record.protocol, record.model, time.perf_counter() - record.start)
             if record.trace:
                 record.trace.answered()
         elif isinstance(error, FoveaError):
@@ -176,13 +174,6 @@ class Telemetry:
         child = self._request_children.get(key)
         if child is None:
             child = self._request_children[key] = self._requests.labels(*key)
-        return child
-
-    def _duration_child(self, protocol: str, model: str) -> Histogram:
-        key = (protocol, model)
-        child = self._duration_children.get(key)
-        if child is None:
-            child = self._duration_children[key] = self._durations.labels(*key)
         return child
 
     def inferred(

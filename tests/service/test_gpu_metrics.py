@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 import pynvml
@@ -91,3 +93,23 @@ def test_what_a_gpu_cannot_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> 
 def test_without_a_gpu_there_are_none_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
     assert gpu_metrics(0) is None
     assert "there are no metrics of the GPU" in caplog.text
+
+
+@pytest.mark.parametrize(("status", "found"), [(0, True), (100, False)])
+def test_the_device_is_the_one_that_cuda_means(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: int, found: bool
+) -> None:
+    monkeypatch.setattr(pynvml, "nvmlLib", Library())
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+
+    class Runtime:
+        def cudaDeviceGetPCIBusId(self, length: int, device: int) -> tuple[int, bytes | None]:
+            assert device == 1
+            return status, None if status else b"0000:65:00.0".ljust(length, b"\0")
+
+    bindings: Any = ModuleType("cuda.bindings")
+    bindings.runtime = Runtime()
+    monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    assert (gpu_metrics(1) is not None) is found
+    assert ("cudaDeviceGetPCIBusId says 100" in caplog.text) is not found

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import os
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from service.app import _register_accelerator
 from service.tegra_metrics import FIGURES, TegraMetrics, parse
+from service.telemetry import Telemetry
+from service.tracing import Tracing
 from tests.service.launch import ROOT, until
 
 RECORDED = ROOT / "tests" / "loadtests" / "recorded"
@@ -76,6 +80,10 @@ def sample(registry: CollectorRegistry, name: str, **labels: str) -> float | Non
     return registry.get_sample_value(name, labels)
 
 
+def is_running(process: int) -> bool:
+    return Path(f"/proc/{process}").exists()
+
+
 async def test_the_last_line_is_told_while_tegrastats_runs(tmp_path: Path) -> None:
     program = tmp_path / "tegrastats"
     program.write_text(f'#!/bin/sh\n[ "$1" = --interval ] && cat {ORIN_NANO} && exec sleep 60\n')
@@ -97,3 +105,17 @@ async def test_one_that_ends_or_is_not_there_is_logged(tmp_path: Path, caplog: p
     await TegraMetrics().follow(str(tmp_path / "nowhere"))
     assert "true has ended" in caplog.text
     assert "nowhere: No such file or directory" in caplog.text
+
+
+async def test_a_service_on_a_board_follows_it_until_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "tegrastats"
+    program.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\ncat {ORIN_NANO}\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    telemetry = Telemetry(Tracing(None))
+    async with AsyncExitStack() as stack:
+        _register_accelerator(0, telemetry, stack)
+        await until(lambda: sample(telemetry.registry, "fovea_tegra_gpu_utilization") == 0.99)
+        process = int((tmp_path / "pid").read_text())
+        assert is_running(process)
+    assert not is_running(process)

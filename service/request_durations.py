@@ -23,7 +23,8 @@ class RequestDurations(Collector):
 
     def __init__(self, buckets_s: Sequence[float]) -> None:
         self._buckets_s = buckets_s
-        self._bounds = [floatToGoString(bound) for bound in (*buckets_s, float("inf"))]
+        bounds = (*buckets_s, float("inf"))
+        self._bounds = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]
         self._counts: dict[tuple[str, str], list[int]] = {}
         self._sums_s: dict[tuple[str, str], float] = {}
 

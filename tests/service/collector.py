@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -56,13 +60,29 @@ def attributes(span: Span) -> dict[str, str | int]:
     }
 
 
+def from_json(content: bytes) -> ExportTraceServiceRequest:
+    """OTLP's JSON, which is protobuf's but for its ids: they are hexadecimal. So does Triton send it."""
+
+    def base64_ids(members: dict[str, Any]) -> dict[str, Any]:
+        for name in members.keys() & {"traceId", "spanId", "parentSpanId"}:
+            members[name] = b64encode(bytes.fromhex(members[name])).decode()
+        return members
+
+    return ParseDict(
+        json.loads(content, object_hook=base64_ids), ExportTraceServiceRequest(), ignore_unknown_fields=True
+    )
+
+
 @contextmanager
 def collecting() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:  # the library's name
             assert self.path == "/v1/traces"
             content = self.rfile.read(int(self.headers["content-length"]))
-            for sent in ExportTraceServiceRequest.FromString(content).resource_spans:
+            in_json = self.headers["content-type"].startswith("application/json")
+            for sent in (
+                from_json(content) if in_json else ExportTraceServiceRequest.FromString(content)
+            ).resource_spans:
                 pairs = {entry.key: entry.value.string_value for entry in sent.resource.attributes}
                 collector.resources.append(pairs)
                 for scope in sent.scope_spans:

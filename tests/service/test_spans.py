@@ -26,6 +26,8 @@ from tests.conformance.wire import simple_request
 from tests.repositories import picture, write_model
 from tests.service.collector import Collector, attributes, collecting
 from tests.service.launch import GRPC_TRANSPORT, ROOT, RunningService, running, until
+from tests.triton import install
+from tests.triton.launch import running as running_triton
 
 SPAN = "00f067aa0ba902b7"
 """The caller's."""
@@ -201,6 +203,31 @@ async def test_the_engine_behind_is_told(
     assert [root.name for root in in_front] == ["POST /v1/classify"] * recorded
     assert behind.name == "inference.GRPCInferenceService/ModelInfer"
     assert behind.parent_span_id.hex() == (in_front[0].span_id.hex() if recorded else SPAN)
+
+
+@pytest.mark.system
+@pytest.mark.skipif(bool(install.missing()), reason=install.missing())
+async def test_a_real_triton_goes_on_with_the_trace(
+    repository: Path, collector: Collector, trace: str, tmp_path: Path
+) -> None:
+    write_model(tmp_path)
+    trace_id = bytes.fromhex(trace.split("-")[1])
+    traced = ("mode=opentelemetry", "level=TIMESTAMPS", "rate=1", f"opentelemetry,url={collector.endpoint}/v1/traces")
+    options = [f"--trace-config={option}" for option in traced]
+    with (
+        running_triton(tmp_path, options=options) as triton,
+        running(tmp_path, backend="triton", triton_address=triton.grpc, otlp_endpoint=collector.endpoint) as front,
+    ):
+        assert classify(front, parent=trace) == 200
+
+        def told() -> list[Span]:
+            """Triton's spans that are children of the request's."""
+            spans = list(collector.spans)
+            own = {span.span_id for span in spans if span.trace_id == trace_id and span.name == "POST /v1/classify"}
+            return [span for span in spans if span.parent_span_id in own and span.kind == Span.SPAN_KIND_SERVER]
+
+        await until(lambda: bool(told()))
+        assert [(span.trace_id, span.name) for span in told()] == [(trace_id, "InferRequest")]
 
 
 def test_a_collector_that_is_not_there_costs_spans_and_nothing_else(repository: Path) -> None:

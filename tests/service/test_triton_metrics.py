@@ -8,12 +8,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conformance.models import write_simple
 from tests.conformance.wire import simple_inputs
 from tests.repositories import picture, write_model
 from tests.service.conftest import ONE_INSTANCE
 from tests.service.launch import RunningService, running, until
+from tests.triton import install
+from tests.triton.launch import running as running_triton
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +85,26 @@ def test_a_refused_version_is_withdrawn_with_its_series(tmp_path: Path) -> None:
         assert 'nv_inference_count{model="colours",version="1"}' in service.metrics_page()
         httpx.post(f"{service.http}/v2/repository/models/colours/unload", timeout=60)
         assert 'model="colours"' not in service.metrics_page()
+
+
+@pytest.mark.system
+@pytest.mark.skipif(bool(install.missing()), reason=install.missing())
+def test_a_real_triton_has_the_same_names_and_labels(own_service: RunningService, tmp_path: Path) -> None:
+    write_simple(tmp_path)
+    with running_triton(tmp_path) as triton:
+        httpx.post(f"{triton.http}/v2/models/simple/infer", json={"inputs": simple_inputs()}, timeout=60)
+        theirs = labels_of(httpx.get(triton.metrics, timeout=60).text)
+    ours = labels_of(own_service.metrics_page())
+    assert ours
+    assert ours.items() <= theirs.items()
+
+
+def labels_of(page: str) -> dict[str, set[str]]:
+    """The labels of each of Triton's metrics of inference."""
+    return {
+        # The parser adds what counters should end in.
+        sample.name.removesuffix("_total"): set(sample.labels)
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name.startswith("nv_inference_")
+    }

@@ -57,7 +57,7 @@ clean:
 	touch $@
 
 .venv/test: pyproject.toml constraints.txt | .venv
-	$(INSTALL) '.[cpu,native,train,loadtest,test]'
+	$(INSTALL) '.[cpu,native,otlp,train,loadtest,test]'
 	touch $@
 
 .venv/lint: pyproject.toml constraints.txt | .venv

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from service.backends.engine import Engine
 from service.backends.onnx_runtime import OnnxRuntimeEngine, available_cores
@@ -20,11 +22,13 @@ from service.control import Control
 from service.cuda_memory import CudaRuntime
 from service.decoding import Decoder
 from service.errors import StartError
+from service.gpu_metrics import gpu_metrics
 from service.images import ImageLimits
 from service.inference import Inference
 from service.known_requests import KnownRequests
 from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
+from service.model_states import ModelStates
 from service.protocol import (
     CONTROL_EXTENSIONS,
     CUDA_SHARED_MEMORY_EXTENSION,
@@ -35,18 +39,24 @@ from service.protocol import (
 from service.repository import Repository
 from service.rest.application import create_http_application, create_metrics_application, error_response
 from service.rest.connection import HttpConnection
-from service.rest.known_infer import KnownInfer
+from service.rest.known_infer import INFER_ROUTE, KnownInfer
 from service.rest.server import http_server
 from service.rpc.classifier import ClassifierServicer
 from service.rpc.inference import InferenceServicer
+from service.rpc.known_infer import INFER_METHOD
 from service.rpc.known_infer import KnownInfer as KnownCalls
 from service.rpc.server import grpc_server
 from service.settings import Settings
 from service.shared_memory import SharedMemory
+from service.tegra_metrics import TegraMetrics
 from service.telemetry import Telemetry, log
 from service.trace_settings import TraceSettings
 from service.tracing import Tracing
 from service.trial_metrics import TrialMetrics
+from service.triton_metrics import TritonMetrics
+
+if TYPE_CHECKING:
+    from service.spans import Spans
 
 REFUSE_S = 0.5
 """How long requests are refused before connections are closed, at the stop."""
@@ -76,7 +86,8 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     changes_allowed = settings.log_and_trace_changes
     log_settings = LogSettings(settings.log_format, settings.log_level, changes_allowed=changes_allowed)
     tracing = Tracing(settings.trace_file)
-    lifecycle, telemetry, readiness_changed = Lifecycle(), Telemetry(tracing), asyncio.Event()
+    spans = _spans(settings)
+    lifecycle, telemetry, readiness_changed = Lifecycle(), Telemetry(tracing, spans), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lifecycle.stopping.set)
@@ -96,6 +107,8 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         on_change=readiness_changed.set,
         on_trial=TrialMetrics(telemetry.registry).observe,
     )
+    telemetry.registry.register(TritonMetrics(repository))
+    telemetry.registry.register(ModelStates(repository, lifecycle))
     decoder = Decoder(image_limits, max_waiting=settings.max_queue_size, threads=available_cores())
     classifier = Classifier(repository, decoder, max_images=settings.max_images_per_request)
     inference = Inference(repository, decoder)
@@ -106,7 +119,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     trace_settings = TraceSettings(tracing, repository, changes_allowed=changes_allowed)
     information = ServiceInformation(repository, name=settings.server_name, allowed=_allowed_extensions(settings))
     known = KnownInfer(
-        KnownRequests(inference, lifecycle, telemetry, protocol="http"),
+        KnownRequests(inference, lifecycle, telemetry, protocol="http", operation=INFER_ROUTE),
         error_response,
         request_timeout_s=settings.request_timeout_s,
     )
@@ -128,7 +141,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         max_images=settings.max_images_per_request,
     )
     timeout_s = settings.request_timeout_s
-    known_calls = KnownCalls(KnownRequests(inference, lifecycle, telemetry, protocol="grpc"))
+    known_calls = KnownCalls(KnownRequests(inference, lifecycle, telemetry, protocol="grpc", operation=INFER_METHOD))
     servicers = (
         ClassifierServicer(classifier, repository, telemetry, lifecycle, request_timeout_s=timeout_s),
         InferenceServicer(
@@ -146,10 +159,14 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     )
 
     async with AsyncExitStack() as stack:
+        if spans:
+            stack.push_async_callback(asyncio.to_thread, spans.close)
         stack.callback(tracing.close)
         stack.callback(decoder.close)
         stack.callback(memory.close)
         stack.push_async_callback(_close, repository, engine)
+        if settings.execution_provider == "cuda":
+            _register_accelerator(settings.device_id, telemetry, stack)
         metrics = await stack.enter_async_context(
             http_server(
                 create_metrics_application(telemetry), "metrics", settings.metrics_port, settings, HttpConnection
@@ -208,6 +225,28 @@ def _engine(settings: Settings, *, on_disturbance: Callable[[], None]) -> Engine
             on_disturbance=on_disturbance,
         )
     return OnnxRuntimeEngine(settings.execution_provider, device_id=settings.device_id)
+
+
+def _spans(settings: Settings) -> Spans | None:
+    if not settings.otlp_endpoint:
+        return None
+    try:
+        from service.spans import Spans
+    except ImportError as error:
+        raise StartError(f"FOVEA_OTLP_ENDPOINT={settings.otlp_endpoint}: {error}; install the extra 'otlp'") from error
+    return Spans(settings.otlp_endpoint, sampling_ratio=settings.otlp_sampling_ratio, version=version("fovea"))
+
+
+def _register_accelerator(device_id: int, telemetry: Telemetry, stack: AsyncExitStack) -> None:
+    """Metrics of the GPU in use, or of the Jetson board that it is part of."""
+    if shutil.which("tegrastats"):
+        board = TegraMetrics()
+        telemetry.registry.register(board)
+        following = asyncio.create_task(board.follow())
+        stack.push_async_callback(asyncio.wait, {following})
+        stack.callback(following.cancel)
+    elif gpu := gpu_metrics(device_id):
+        telemetry.registry.register(gpu)
 
 
 def _set_from_thread(event: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:

@@ -20,6 +20,7 @@ from threading import Lock, Thread
 from typing import Generic, Protocol, TypeVar
 
 from service.errors import DeadlineExceededError, FoveaError, InferenceError, QueueFullError, UnavailableError
+from service.trace_context import TraceContext, of_batch, trace_context
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -81,6 +82,7 @@ class Entry(Generic[Item, Result]):
     arrived: float
     deadline: float | None
     waiter: Waiter[Result]
+    trace: TraceContext | None
     taken: bool = False
     timers: tuple[asyncio.TimerHandle, ...] = ()
 
@@ -149,6 +151,16 @@ class DynamicBatcher(Generic[Item, Result]):
         """Rows that wait for an instance."""
         return self._waiting_rows
 
+    @property
+    def waiting(self) -> int:
+        """Items that wait for an instance."""
+        return sum(map(len, self._queues))
+
+    @property
+    def max_queue_size(self) -> int:
+        """Most rows that may wait."""
+        return self._max_queue_size
+
     async def submit(
         self,
         item: Item,
@@ -178,7 +190,14 @@ class DynamicBatcher(Generic[Item, Result]):
         """
         future: asyncio.Future[Completed[Result]] = self._loop.create_future()
         entry = self.enqueue(
-            item, future, deadline, rows=rows, kind=kind, priority=priority, queue_timeout_s=queue_timeout_s
+            item,
+            future,
+            deadline,
+            rows=rows,
+            kind=kind,
+            priority=priority,
+            queue_timeout_s=queue_timeout_s,
+            trace=trace_context.get(),
         )
         try:
             return await future
@@ -204,11 +223,13 @@ class DynamicBatcher(Generic[Item, Result]):
         kind: Hashable = None,
         priority: int = 1,
         queue_timeout_s: float | None = None,
+        trace: TraceContext | None = None,
     ) -> Entry[Item, Result]:
         """Put an item in the queue, for a waiter that is told how it fared, and lets its entry forget the time then.
 
         Args:
             deadline, rows, kind, priority, queue_timeout_s: as for `submit`.
+            trace: what the item is part of.
 
         Raises:
             QueueFullError, UnavailableError: as `submit`, at once.
@@ -217,7 +238,7 @@ class DynamicBatcher(Generic[Item, Result]):
             raise UnavailableError("the model is being unloaded")
         self.require_room(rows)
         now = time.monotonic()
-        entry = Entry(item, rows, kind, now, deadline, waiter)
+        entry = Entry(item, rows, kind, now, deadline, waiter, trace)
         with self._queue_lock:
             self._queues[priority - 1].append(entry)
             self._waiting_rows += rows
@@ -295,6 +316,7 @@ class DynamicBatcher(Generic[Item, Result]):
         while batch:
             taken = time.monotonic()
             rows = sum(entry.rows for entry in batch)
+            trace_context.set(of_batch([entry.trace for entry in batch]))
             try:
                 output = instance.run([entry.item for entry in batch])
                 if len(output.results) != len(batch):

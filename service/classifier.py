@@ -16,6 +16,7 @@ from service.errors import (
     FoveaError,
     InferenceError,
     InvalidInputError,
+    QueueFullError,
     TooLargeError,
 )
 from service.image_contract import ImageContract, NoImagesError, Scores
@@ -210,7 +211,11 @@ class Classifier:
         if isinstance(image, FoveaError):
             return image
         # A photo takes longer to decode than it should take to refuse.
-        served.batcher.require_room()
+        try:
+            served.batcher.require_room()
+        except QueueFullError as error:
+            served.statistics.on_failure(time.monotonic() - start, error)
+            raise
         try:
             tensor = await self._decoder.decode(image, contract, deadline)
         except (InvalidInputError, TooLargeError) as error:

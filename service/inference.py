@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from service.batching import BatchRecord, Completed
 from service.decoding import Decoder
-from service.errors import FoveaError, InvalidInputError, NotFoundError, QueueFullError
+from service.errors import FoveaError, InvalidInputError, NotFoundError
 from service.image_contract import ImageContract
 from service.loading import ServedVersion
 from service.model_config import ModelConfig
@@ -210,11 +211,10 @@ async def run(
             priority=priority,
             queue_timeout_s=config.queue_timeout_s(priority, timeout_us),
         )
-    except FoveaError as error:
-        if part:
+    except (FoveaError, asyncio.CancelledError) as error:
+        if part and isinstance(error, FoveaError):
             part.failed()
-        if not isinstance(error, QueueFullError):
-            served.statistics.on_failure(time.monotonic() - start)
+        served.statistics.on_failure(time.monotonic() - start, error)
         raise
     duration_s = time.monotonic() - start
     served.statistics.on_success(duration_s, completed.queue_s, completed.batch)

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from service.batching import Completed, Entry
-from service.errors import FoveaError, QueueFullError
-from service.inference import Inference, Tensor
+from service.errors import FoveaError
+from service.inference import Inference, Tensor, Timeline
 from service.lifecycle import Lifecycle
 from service.loading import ServedVersion
 from service.telemetry import RequestRecord, Telemetry, request_id
 from service.tensors import Array, Tensors
+from service.trace_context import TraceContext, trace_context
 from service.trial import Part
 
 log = logging.getLogger("fovea")
@@ -134,10 +135,13 @@ class Flight:
         answer: takes the words of an answer and its tensors.
         fail: takes the error in its place. One of the two is called, once, unless the flight is cancelled.
         part: the request's in a trial.
+        parent: its caller's trace context.
     """
 
     __slots__ = (
-        *("_answer", "_entry", "_fail", "_form", "_identity", "_item", "_known", "_over", "_part", "_record", "_start"),
+        *("_answer", "_context", "_entry", "_fail", "_form", "_identity", "_item", "_known", "_over", "_part"),
+        "_record",
+        "_start",
     )
 
     def __init__(
@@ -149,8 +153,10 @@ class Flight:
         answer: Callable[[Words, list[bytes]], object],
         fail: Callable[[FoveaError], object],
         part: Part | None,
+        parent: TraceContext | None = None,
     ) -> None:
         self._known = known
+        self._context = parent
         self._form = form
         self._identity = identity
         self._item = item
@@ -166,7 +172,9 @@ class Flight:
         if not self._part:
             self._item = ()
         self._start = time.monotonic()
-        self._record = self._known.begun(form)
+        self._record = self._known.begun(form, self._identity, self._context)
+        if self._record.span:
+            self._context = self._record.span.context
         try:
             self._entry = form.served.batcher.enqueue(
                 item,
@@ -176,11 +184,8 @@ class Flight:
                 kind=form.kind,
                 priority=form.priority,
                 queue_timeout_s=form.queue_timeout_s,
+                trace=self._context,
             )
-        except QueueFullError as error:
-            if self._part:
-                self._part.failed()
-            self._end(error)
         except FoveaError as error:
             self.set_exception(error)
 
@@ -193,20 +198,24 @@ class Flight:
         form.served.statistics.on_success(duration_s, completed.queue_s, completed.batch)
         if self._part:
             self._part.answered(self._item, form.rows, completed.result, duration_s)
+        if self._record.span:
+            timeline = Timeline(self._start, self._start, completed.queue_s, completed.batch, time.monotonic())
+            self._record.span.add(form.served.name, form.served.version, timeline)
         try:
             outputs = [completed.result[index] for index in form.wanted]
             words, tensors = form.words_for(outputs), [output.tobytes() for output in outputs]
         except Exception as error:
-            named = request_id.set(self._identity)
+            named, traced = request_id.set(self._identity), trace_context.set(self._context)
             log.exception("internal error", exc_info=error)
             request_id.reset(named)
+            trace_context.reset(traced)
             self._end(FoveaError("internal error; the log has the details"))
         else:
             self._end(None)
             self._answer(words, tensors)
 
     def set_exception(self, error: FoveaError, /) -> None:
-        self._form.served.statistics.on_failure(time.monotonic() - self._start)
+        self._form.served.statistics.on_failure(time.monotonic() - self._start, error)
         if self._part:
             self._part.failed()
         self._end(error)
@@ -214,7 +223,9 @@ class Flight:
     def cancel(self) -> None:
         """Its client has gone: it costs no inference any more."""
         if not self._over:
-            self._leave(asyncio.CancelledError())
+            gone = asyncio.CancelledError()
+            self._form.served.statistics.on_failure(time.monotonic() - self._start, gone)
+            self._leave(gone)
 
     def _end(self, error: FoveaError | None) -> None:
         self._leave(error)
@@ -227,9 +238,10 @@ class Flight:
         if self._entry:
             self._entry.forget_time()
             self._entry = None
-        named = request_id.set(self._identity)
+        named, traced = request_id.set(self._identity), trace_context.set(self._context)
         self._known.ended(self._form, self._record, error)
         request_id.reset(named)
+        trace_context.reset(traced)
 
 
 class KnownRequests:
@@ -237,13 +249,17 @@ class KnownRequests:
 
     Args:
         protocol: as it is counted, "http" or "grpc".
+        operation: their route or method.
     """
 
-    def __init__(self, inference: Inference, lifecycle: Lifecycle, telemetry: Telemetry, *, protocol: str) -> None:
+    def __init__(
+        self, inference: Inference, lifecycle: Lifecycle, telemetry: Telemetry, *, protocol: str, operation: str
+    ) -> None:
         self._inference = inference
         self._lifecycle = lifecycle
         self._telemetry = telemetry
         self._protocol = protocol
+        self._operation = operation
         self._forms: dict[Hashable, list[Form]] = {}
         """Of each request: one for each version that answers it."""
 
@@ -270,12 +286,13 @@ class KnownRequests:
         identity: str,
         answer: Callable[[Words, list[bytes]], object],
         fail: Callable[[FoveaError], object],
+        parent: TraceContext | None = None,
     ) -> Flight | None:
         """A request that is known and can be begun; None: it is left to the adapter.
 
         Args:
             at: where the tensors begin in `content`, which ends with them.
-            identity, answer, fail: as for a `Flight`.
+            identity, answer, fail, parent: as for a `Flight`.
         """
         forms = self._forms.get(key)
         if forms is None or len(content) - at != forms[0].size_bytes or self.stopping or self._telemetry.tracing:
@@ -286,12 +303,12 @@ class KnownRequests:
         if part:
             part.begin()
         item = tuple([np.ndarray(given.shape, given.dtype, content, at + given.begin) for given in form.inputs])
-        return Flight(self, form, item, identity, answer, fail, part)
+        return Flight(self, form, item, identity, answer, fail, part, parent)
 
-    def begun(self, form: Form) -> RequestRecord:
+    def begun(self, form: Form, identity: str, parent: TraceContext | None) -> RequestRecord:
         self._lifecycle.enter()
         form.served.acquire()
-        record = self._telemetry.begin(self._protocol)
+        record = self._telemetry.begin(self._protocol, self._operation, identity, parent)
         record.model = form.served.name
         return record
 

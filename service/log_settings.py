@@ -11,6 +11,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from service.errors import ForbiddenError, InvalidInputError, UnsupportedError
 from service.telemetry import log, request_id
+from service.trace_context import trace_context
 
 LEVELS = ("debug", "info", "warning", "error")
 TIME_FORMATS = {"default": (None, time.localtime), "ISO8601": ("%Y-%m-%dT%H:%M:%SZ", time.gmtime)}
@@ -38,12 +39,15 @@ class LogSettings:
             "log_format": "default",
         }
         self._changes_allowed = changes_allowed
-        if log_format == "json":
+        self._in_json = log_format == "json"
+        if self._in_json:
             names = {"asctime": "time", "levelname": "level", "name": "logger"}
             line = "%(asctime)s %(levelname)s %(name)s %(request_id)s %(message)s"
             self._formatter: logging.Formatter = JsonFormatter(line, rename_fields=names)
         else:
-            self._formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s")
+            self._formatter = logging.Formatter(
+                "%(asctime)s %(levelname)s %(name)s [%(request_id)s%(trace)s] %(message)s", defaults={"trace": ""}
+            )
         handler = logging.StreamHandler(sys.stderr)
         handler.addFilter(self._passes)
         handler.setFormatter(self._formatter)
@@ -95,6 +99,11 @@ class LogSettings:
 
     def _passes(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
+        if context := trace_context.get():
+            if self._in_json:
+                record.trace_id, record.span_id = context.trace_id, context.span_id
+            else:
+                record.trace = f" trace_id={context.trace_id} span_id={context.span_id}"
         return bool(self._settings[_switch(record.levelno)])
 
 

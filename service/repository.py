@@ -197,7 +197,9 @@ class Repository:
         await asyncio.gather(*self._draining)
 
     def served(self) -> list[ServedVersion]:
-        return [entry.served for model in self.models.values() for entry in model.versions.values() if entry.served]
+        # Metrics ask in a thread, while models come and go.
+        models = list(self.models.values())
+        return [entry.served for model in models for entry in list(model.versions.values()) if entry.served]
 
     def blocking(self) -> list[str]:
         """Why the service is not ready: the problems that it started with, and still has."""
@@ -213,7 +215,7 @@ class Repository:
         found = [f"{model.name}: {model.reason}"] if model.reason else []
         return found + [
             f"{model.name} version {entry.version}: {entry.reason or 'loading'}"
-            for entry in model.versions.values()
+            for entry in list(model.versions.values())
             if entry.state is not State.READY
         ]
 

@@ -98,6 +98,14 @@ class Settings(BaseSettings):
     trace_file: Path | None = Field(
         None, description="Where traces of single requests are written; unset: nothing can be traced."
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://[^/]",
+        description="Collector that spans of requests are sent to, by OTLP over HTTP; unset: none are made.",
+    )
+    otlp_sampling_ratio: float = Field(
+        1.0, ge=0, le=1, description="Share of the requests without a trace context of their caller's that are sent."
+    )
     log_format: Literal["text", "json"] = Field("text", description="text for people, json for one JSON object a line.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug logs every request, info those that fail."

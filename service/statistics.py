@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import time
+from asyncio import CancelledError
+from collections import Counter
 from dataclasses import dataclass, field
 
 from service.batching import BatchRecord
+from service.errors import DeadlineExceededError, InferenceError, QueueFullError, UnavailableError
+
+FAILURE_REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 
 
 @dataclass
@@ -42,6 +47,7 @@ class VersionStatistics:
     execution_count: batches that were run.
     requests: the compute times of the batches that the requests were in, counted once for each request.
     by_batch_size: the executions of each batch size.
+    failures: how many requests failed, by Triton's reason; with those that `fail` leaves out, as they took no time.
     """
 
     last_inference_ms: int = 0
@@ -52,6 +58,7 @@ class VersionStatistics:
     queue: Duration = field(default_factory=Duration)
     requests: BatchStatistics = field(default_factory=BatchStatistics)
     by_batch_size: dict[int, BatchStatistics] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
 
     def on_batch(self, record: BatchRecord) -> None:
         if not record.failed:
@@ -65,6 +72,22 @@ class VersionStatistics:
         self.requests.add(record)
         self.last_inference_ms = round((time.time() - total_s) * 1e3)
 
-    def on_failure(self, total_s: float) -> None:
+    def on_failure(self, total_s: float, error: BaseException) -> None:
+        self.failures[_reason(error)] += 1
+        if isinstance(error, QueueFullError | CancelledError):
+            return
         self.fail.add(total_s)
         self.last_inference_ms = round((time.time() - total_s) * 1e3)
+
+
+def _reason(error: BaseException) -> str:
+    """Triton's word for why a request failed; one whose time passed is to it as one that was refused."""
+    match error:
+        case UnavailableError() | DeadlineExceededError():
+            return "REJECTED"
+        case CancelledError():
+            return "CANCELED"
+        case InferenceError():
+            return "BACKEND"
+        case _:
+            return "OTHER"

@@ -8,7 +8,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -19,8 +19,14 @@ from prometheus_client.process_collector import ProcessCollector
 from service.batching import BatchRecord
 from service.classifier import Answer, Result, Stages
 from service.errors import FoveaError, UnavailableError
+from service.inference import Timeline
 from service.loading import ServedVersion
+from service.request_durations import RequestDurations
+from service.trace_context import TraceContext, trace_context
 from service.tracing import RequestTrace, Tracing
+
+if TYPE_CHECKING:
+    from service.spans import RequestSpan, Spans
 
 log = logging.getLogger("fovea")
 
@@ -39,20 +45,27 @@ class RequestRecord:
     Attributes:
         start: on `time.perf_counter`'s clock.
         trace: None where nothing is traced.
+        span: None where it is not recorded.
     """
 
     protocol: str
     start: float
     trace: RequestTrace | None
+    span: RequestSpan | None = None
     model: str = ""
     code: str = ""
 
 
 class Telemetry:
-    """Every metric of one service, in a registry of its own."""
+    """Every metric of one service, in a registry of its own.
 
-    def __init__(self, tracing: Tracing) -> None:
+    Args:
+        spans: None: no request is recorded as a span.
+    """
+
+    def __init__(self, tracing: Tracing, spans: Spans | None = None) -> None:
         self._tracing = tracing
+        self._spans = spans
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -61,6 +74,8 @@ class Telemetry:
             "fovea_requests", "Requests by protocol, model and status code.", ["protocol", "model", "code"],
             registry=self.registry,
         )  # fmt: skip
+        self._durations = RequestDurations(DURATION_BUCKETS_S)
+        self.registry.register(self._durations)
         in_flight = Gauge("fovea_requests_in_flight", "Requests being answered.", ["protocol"], registry=self.registry)
         self._rejected = Counter(
             "fovea_requests_rejected", "Requests refused as too busy, not ready or stopping.", ["protocol"],
@@ -80,6 +95,9 @@ class Telemetry:
         self._queue_depth = Gauge(
             "fovea_queue_depth", "Images waiting for an instance.", ["model", "version"], registry=self.registry
         )
+        self._queue_limit = Gauge(
+            "fovea_queue_limit", "Images that may wait for an instance.", ["model", "version"], registry=self.registry
+        )
         self._model_info = Gauge(
             "fovea_model_info", "1 for each version that is served.",
             ["model", "version", "execution_provider", "instances"], registry=self.registry,
@@ -92,6 +110,7 @@ class Telemetry:
         self._answering = dict.fromkeys(("http", "grpc"), 0)
         for protocol in self._answering:
             in_flight.labels(protocol).set_function(partial(self._answering.__getitem__, protocol))
+            self._rejected.labels(protocol)  # There from the start: a rate needs what it was before.
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """Every metric, in the format that a client accepts, and that format's media type."""
@@ -103,20 +122,34 @@ class Telemetry:
         """Whether requests are traced."""
         return self._tracing.on
 
-    def request(self, protocol: str) -> _Counted:
-        """Context manager: counts one request, its status code taken from the error that ends it."""
-        return _Counted(self, protocol)
+    def request(self, protocol: str, operation: str = "") -> _Counted:
+        """Context manager: counts one request, its status code taken from the error that ends it.
 
-    def begin(self, protocol: str) -> RequestRecord:
-        """A request has arrived; `end` is to follow."""
+        Args:
+            operation: its route or method, as for `Spans.begin`.
+        """
+        return _Counted(self, protocol, operation)
+
+    def begin(self, protocol: str, operation: str, identity: str, parent: TraceContext | None) -> RequestRecord:
+        """A request has arrived; `end` is to follow.
+
+        Args:
+            identity: the request's id.
+            parent: its caller's trace context.
+        """
         self._answering[protocol] += 1
-        return RequestRecord(protocol, time.perf_counter(), self._tracing.begin(protocol, request_id.get()))
+        record = RequestRecord(protocol, time.perf_counter(), self._tracing.begin(protocol, identity))
+        if self._spans:
+            record.span = self._spans.begin(protocol, operation, parent, identity)
+        return record
 
     def end(self, record: RequestRecord, error: BaseException | None = None) -> None:
         """A request was answered, failed by an error, or its client went away: then that is a cancellation."""
         http = record.protocol == "http"
         if error is None:
-            record.code = record.code or ("200" if http else "OK")
+            if not record.code:  # Else its client has gone.
+                record.code = "200" if http else "OK"
+                self._durations.observe(record.protocol, record.model, time.perf_counter() - record.start)
             if record.trace:
                 record.trace.answered()
         elif isinstance(error, FoveaError):
@@ -130,6 +163,8 @@ class Telemetry:
             record.code = record.code or ("499" if http else "CANCELLED")
         self._answering[record.protocol] -= 1
         self._request_child(record.protocol, record.model, record.code).inc()
+        if record.span:
+            record.span.end(record.model, record.code)
         if log.isEnabledFor(logging.DEBUG):
             duration_ms = 1e3 * (time.perf_counter() - record.start)
             log.debug("%s request: %s in %.1f ms", record.protocol, record.code, duration_ms)
@@ -141,7 +176,20 @@ class Telemetry:
             child = self._request_children[key] = self._requests.labels(*key)
         return child
 
-    def observe(self, answer: Answer[Any], trace: RequestTrace | None = None) -> None:
+    def inferred(
+        self, record: RequestRecord, model: str, version: str, timeline: Timeline, request_id: str = ""
+    ) -> None:
+        """An inference of a request has its result.
+
+        Args:
+            request_id: what its client calls it; empty: as the request as a whole.
+        """
+        if record.trace:
+            record.trace.add(model, version, timeline, request_id)
+        if record.span:
+            record.span.add(model, version, timeline)
+
+    def observe(self, answer: Answer[Any], record: RequestRecord) -> None:
         """Record where the time of each image of an answer went."""
         key = (answer.model, answer.version)
         children = self._stage_children.get(key)
@@ -152,8 +200,7 @@ class Telemetry:
             if isinstance(result, Result):
                 for field, histogram in children:
                     histogram.observe(getattr(result.stages, field))
-                if trace:
-                    trace.add(answer.model, answer.version, result.timeline)
+                self.inferred(record, answer.model, answer.version, result.timeline)
 
     def on_batch(self, model: str, version: str, record: BatchRecord) -> None:
         sizes = self._batch_children.get((model, version))
@@ -165,25 +212,33 @@ class Telemetry:
 
     def on_served(self, served: ServedVersion) -> None:
         self._queue_depth.labels(served.name, served.version).set_function(lambda: served.batcher.queue_depth)
+        self._queue_limit.labels(served.name, served.version).set(served.batcher.max_queue_size)
+        self._batches_failed.labels(served.name, served.version)
         instances = str(len(served.instances))
         self._model_info.labels(served.name, served.version, served.execution_provider, instances).set(1)
 
     def on_withdrawn(self, served: ServedVersion) -> None:
         self._queue_depth.remove(served.name, served.version)
+        self._queue_limit.remove(served.name, served.version)
         instances = str(len(served.instances))
         self._model_info.remove(served.name, served.version, served.execution_provider, instances)
 
 
 class _Counted:
-    __slots__ = ("_protocol", "_record", "_telemetry")
+    __slots__ = ("_operation", "_protocol", "_record", "_telemetry")
 
-    def __init__(self, telemetry: Telemetry, protocol: str) -> None:
+    def __init__(self, telemetry: Telemetry, protocol: str, operation: str) -> None:
         self._telemetry = telemetry
         self._protocol = protocol
+        self._operation = operation
 
     def __enter__(self) -> RequestRecord:
-        self._record = self._telemetry.begin(self._protocol)
-        return self._record
+        record = self._telemetry.begin(self._protocol, self._operation, request_id.get(), trace_context.get())
+        if record.span:
+            # Each request has a task, and so a context, of its own.
+            trace_context.set(record.span.context)
+        self._record = record
+        return record
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._telemetry.end(self._record, error)

@@ -160,18 +160,20 @@ class Shadow:
             self._rows += rows
             self.served.acquire()
 
-    def over(self, rows: int, found: Verdict | None, duration_s: float, completed: Completed[Tensors] | None) -> None:
+    def over(
+        self, rows: int, found: Verdict | None, duration_s: float, outcome: Completed[Tensors] | FoveaError
+    ) -> None:
         """A copy has its answer, or none."""
         self._copies -= 1
         self._rows -= rows
         self.served.release()
-        if completed is None:
-            self.served.statistics.on_failure(duration_s)
+        if isinstance(outcome, FoveaError):
+            self.served.statistics.on_failure(duration_s, outcome)
             self._observe(Failed(self._side))
             return
-        self.served.statistics.on_success(duration_s, completed.queue_s, completed.batch)
+        self.served.statistics.on_success(duration_s, outcome.queue_s, outcome.batch)
         try:
-            own = verdict(self.served, completed.result, rows)
+            own = verdict(self.served, outcome.result, rows)
         except ValueError:
             self._observe(Failed(self._side))
             return
@@ -202,14 +204,14 @@ class _Copy:
         self._end(completed)
 
     def set_exception(self, error: FoveaError, /) -> None:
-        self._end(None)
+        self._end(error)
 
-    def _end(self, completed: Completed[Tensors] | None) -> None:
+    def _end(self, outcome: Completed[Tensors] | FoveaError) -> None:
         self._over = True
         if self.entry:
             self.entry.forget_time()
             self.entry = None
-        self._shadow.over(self._rows, self._found, time.monotonic() - self.start, completed)
+        self._shadow.over(self._rows, self._found, time.monotonic() - self.start, outcome)
 
 
 class Part:

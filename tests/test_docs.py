@@ -16,6 +16,7 @@ IN_WORDS = {
     "grpc_max_connection_age_s": "unset",
     "grpc_max_connection_age_grace_s": "unset",
     "trace_file": "unset",
+    "otlp_endpoint": "unset",
     "triton_address": "unset",
 }
 

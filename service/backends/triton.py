@@ -16,6 +16,7 @@ from service.backends.engine import Session
 from service.backends.triton_memory import TritonMemory
 from service.errors import DeadlineExceededError, FoveaError, InferenceError, ModelError, UnavailableError
 from service.tensors import DTYPES, Array, Graph, TensorSpec, from_raw, to_raw
+from service.trace_context import trace_context
 
 CHECK_TIMEOUT_S = 2.0
 """How soon Triton must answer what asks for no inference."""
@@ -202,7 +203,7 @@ class TritonSession:
             offsets: in the region, of the outputs that are put there.
         """
         try:
-            response = self._stub.ModelInfer(request, timeout=self._engine.timeout_s)
+            response = self._stub.ModelInfer(request, timeout=self._engine.timeout_s, metadata=_metadata())
         except ValueError as error:  # The channel is closed.
             raise UnavailableError(f"the service is stopping: {error}") from None
         # One for each output, empty where it is in the region.
@@ -225,6 +226,12 @@ class TritonSession:
         if spec.datatype == "BYTES" or -1 in dims:
             return 0
         return prod(dims) * DTYPES[spec.datatype].itemsize
+
+
+def _metadata() -> tuple[tuple[str, str], ...] | None:
+    """The trace that the batch is part of."""
+    context = trace_context.get()
+    return context.headers() if context else None
 
 
 def _specs(tensors: Iterable[service_pb2.ModelMetadataResponse.TensorMetadata]) -> tuple[TensorSpec, ...]:

@@ -48,9 +48,11 @@ class CancelledOnDisconnect:
             raise error
 
 
-async def answered(telemetry: Telemetry, answer: Callable[[RequestRecord], Awaitable[Response]]) -> Response:
+async def answered(
+    telemetry: Telemetry, route: str, answer: Callable[[RequestRecord], Awaitable[Response]]
+) -> Response:
     """A request's answer, counted; one whose client went away is counted as that."""
-    with telemetry.request("http") as record:
+    with telemetry.request("http", route) as record:
         try:
             response = await answer(record)
         except ClientDisconnect:

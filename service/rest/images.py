@@ -42,7 +42,7 @@ def image_routes(
                 top_k=top_k if given.top_k is None else given.top_k,
                 deadline=deadline,
             )
-        telemetry.observe(found, record.trace)
+        telemetry.observe(found, record)
         return _response(found, _predictions, single=given.single)
 
     async def embed(request: Request, record: RequestRecord) -> Response:
@@ -51,7 +51,7 @@ def image_routes(
         record.model = classifier.known_model(given.model, features=True)
         async with CancelledOnDisconnect(request):
             found = await classifier.embed(given.images, model=given.model, version=given.version, deadline=deadline)
-        telemetry.observe(found, record.trace)
+        telemetry.observe(found, record)
         return _response(found, _embedding, single=given.single)
 
     async def read(request: Request, record: RequestRecord, form: type[EmbedBody]) -> ImagesInput:
@@ -67,7 +67,7 @@ def image_routes(
 
     def route(path: str, answer: Callable[[Request, RequestRecord], Awaitable[Response]]) -> Route:
         async def endpoint(request: Request) -> Response:
-            return await answered(telemetry, lambda record: answer(request, record))
+            return await answered(telemetry, path, lambda record: answer(request, record))
 
         return Route(path, endpoint, methods=["POST"])
 

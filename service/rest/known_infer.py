@@ -19,9 +19,12 @@ from service.rest.infer_body import InferRequest, write_answer
 from service.shared_memory import SharedMemory
 from service.telemetry import accept_request_id
 from service.tensors import Array
+from service.trace_context import TRACEPARENT, TRACESTATE, parse
 
 HEADER_LENGTH = b"inference-header-content-length"
 REQUEST_ID = b"x-request-id"
+PARENT, STATE = TRACEPARENT.encode(), TRACESTATE.encode()
+INFER_ROUTE = "/v2/models/{name}/infer"
 UNUSUAL = frozenset({b"content-encoding", b"accept-encoding"})
 """Headers of requests that are left to the application."""
 NOT_IN_WORDS = (b"shared_memory", b"\\")
@@ -42,13 +45,17 @@ class KnownInfer:
 
     def take(self, connection: HttpConnection, body: bytes) -> bool:
         """Answer a request, if it is known; says whether it is."""
-        length = given = b""
+        length = given = parent = state = b""
         # Of several of one name the first counts.
         for name, value in reversed(connection.headers):
             if name == HEADER_LENGTH:
                 length = value
             elif name == REQUEST_ID:
                 given = value
+            elif name == PARENT:
+                parent = value
+            elif name == STATE:
+                state = value
             elif name in UNUSUAL:
                 return False
         if not length.isdigit() or len(length) > 4:
@@ -62,6 +69,7 @@ class KnownInfer:
             identity,
             partial(self._answer, connection, identity),
             partial(self._fail, connection, identity),
+            parse(parent.decode("latin-1"), state.decode("latin-1")) if parent else None,
         )
         if flight is None:
             return False

@@ -23,7 +23,7 @@ from service.rest.compression import chosen_encoding, compress
 from service.rest.disconnect import CancelledOnDisconnect, answered
 from service.rest.headers import WholeResponse, header
 from service.rest.infer_body import parse_request, write_answer
-from service.rest.known_infer import HEADER_LENGTH, KnownInfer
+from service.rest.known_infer import HEADER_LENGTH, INFER_ROUTE, KnownInfer
 from service.rest.load_body import parse_load
 from service.rest.protobuf_json import to_json
 from service.shared_memory import SharedMemory
@@ -54,7 +54,7 @@ def protocol_routes(
     max_request_bytes: int,
 ) -> list[Route]:
     async def infer(request: Request) -> Response:
-        return await answered(telemetry, lambda record: answer(request, record))
+        return await answered(telemetry, INFER_ROUTE, lambda record: answer(request, record))
 
     async def answer(request: Request, record: RequestRecord) -> Response:
         deadline = time.monotonic() + request_timeout_s
@@ -78,8 +78,7 @@ def protocol_routes(
                     request_id=asked.id,
                     part=part,
                 )
-        if record.trace:
-            record.trace.add(found.model, found.version, found.timeline, asked.id)
+        telemetry.inferred(record, found.model, found.version, found.timeline, asked.id)
         known.remember(request, content, json_length, asked, served, found, memory)
         body, header_length = write_answer(asked, found, memory)
         headers = [(b"content-type", b"application/json")]

@@ -8,6 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.lifecycle import Lifecycle
 from service.telemetry import accept_request_id, request_id
+from service.trace_context import TRACEPARENT, TRACESTATE, parse, trace_context
+
+PARENT, STATE = TRACEPARENT.encode(), TRACESTATE.encode()
 
 
 class RequestScope:
@@ -21,7 +24,15 @@ class RequestScope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        given = parent = state = b""
+        # Of several of one name the first counts.
+        for name, value in reversed(scope["headers"]):
+            if name == b"x-request-id":
+                given = value
+            elif name == PARENT:
+                parent = value
+            elif name == STATE:
+                state = value
         identity = accept_request_id(given.decode("latin-1"))
         stopping = self._lifecycle.stopping
 
@@ -34,6 +45,8 @@ class RequestScope:
             await send(message)
 
         token = request_id.set(identity)
+        context = parse(parent.decode("latin-1"), state.decode("latin-1")) if parent else None
+        traced = trace_context.set(context)
         self._lifecycle.enter()
         try:
             if stopping.is_set() and not scope["path"].startswith("/v2/health/"):
@@ -43,6 +56,7 @@ class RequestScope:
         finally:
             self._lifecycle.leave()
             request_id.reset(token)
+            trace_context.reset(traced)
 
 
 async def _refuse(send: Send) -> None:

@@ -12,6 +12,7 @@ import grpc.aio
 from service.errors import FoveaError
 from service.lifecycle import Lifecycle
 from service.telemetry import RequestRecord, Telemetry, accept_request_id, request_id
+from service.trace_context import TRACEPARENT, TRACESTATE, parse, trace_context
 
 log = logging.getLogger("fovea.grpc")
 
@@ -24,10 +25,20 @@ Response = TypeVar("Response")
 
 
 def identify(context: Context) -> str:
-    """Give the call the request id that its client sent, or a new one, and send it back."""
-    given = next((value for key, value in context.invocation_metadata() or () if key == "x-request-id"), None)
+    """Give the call the request id that its client sent, or a new one, and send it back; and its trace context."""
+    given = parent = None
+    state: str | bytes = ""
+    for key, value in context.invocation_metadata() or ():
+        if key == "x-request-id":
+            given = given or value
+        elif key == TRACEPARENT:
+            parent = value
+        elif key == TRACESTATE:
+            state = value
     identity = accept_request_id(given if isinstance(given, str) else None)
     request_id.set(identity)
+    if parent is not None:
+        trace_context.set(parse(str(parent), str(state)))
     context.set_trailing_metadata((("x-request-id", identity),))
     return identity
 
@@ -35,17 +46,19 @@ def identify(context: Context) -> str:
 async def outcome(
     lifecycle: Lifecycle,
     telemetry: Telemetry,
+    method: str,
     answer: Callable[[RequestRecord], Awaitable[Response]],
     context: Context | None,
 ) -> Response | FoveaError:
     """A request's answer or its error, counted as one request in flight.
 
     Args:
+        method: the call's, as "fovea.v1.Classifier/Classify".
         context: of a call that has one answer.
     """
     lifecycle.enter()
     try:
-        with telemetry.request("grpc") as record:
+        with telemetry.request("grpc", method) as record:
             response = await answer(record)
         if trace := record.trace:
             if context:

@@ -52,7 +52,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         await self._begin(context)
-        answered = await self._outcome(self._classify, request, context)
+        answered = await self._outcome("Classify", self._classify, request, context)
         if isinstance(answered, FoveaError):
             # gRPC keeps the exception that `abort` raises, and with it this frame, until the garbage is
             # collected: leave no images in it.
@@ -62,7 +62,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         await self._begin(context)
-        answered = await self._outcome(self._embed, request, context)
+        answered = await self._outcome("Embed", self._embed, request, context)
         if isinstance(answered, FoveaError):
             del request  # As in `Classify`.
             await abort(context, answered)
@@ -114,13 +114,14 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
 
     async def _answer_on_stream(self, request: pb.ClassifyRequest) -> pb.ClassifyStreamResponse:
-        answered = await self._outcome(self._classify, request, None)
+        answered = await self._outcome("ClassifyStream", self._classify, request, None)
         if isinstance(answered, FoveaError):
             return pb.ClassifyStreamResponse(id=request.id, error=_error(answered))
         return pb.ClassifyStreamResponse(id=request.id, response=answered)
 
     async def _outcome(
         self,
+        method: str,
         answer: Callable[[Request, float, RequestRecord], Awaitable[Response]],
         request: Request,
         context: Context | None,
@@ -129,7 +130,11 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         timeout_s = min(self._request_timeout_s, self._request_timeout_s if remaining_s is None else remaining_s)
         deadline = time.monotonic() + timeout_s
         return await outcome(
-            self._lifecycle, self._telemetry, lambda record: answer(request, deadline, record), context
+            self._lifecycle,
+            self._telemetry,
+            f"fovea.v1.Classifier/{method}",
+            lambda record: answer(request, deadline, record),
+            context,
         )
 
     async def _classify(
@@ -160,7 +165,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         """Raises:
         FoveaError: that of the only image.
         """
-        self._telemetry.observe(answer, record.trace)
+        self._telemetry.observe(answer, record)
         if len(answer.results) == 1 and isinstance(answer.results[0], FoveaError):
             # Left in `answer`, it and its traceback would keep each other.
             raise cast(FoveaError, answer.results.pop())

@@ -22,13 +22,14 @@ from service.log_settings import LogSettings, LogValue
 from service.protocol import ServiceInformation, require_version
 from service.rpc.call import Context, abort, identify, in_order, outcome
 from service.rpc.infer_message import inputs_of, number_of, response_of, wanted_of
-from service.rpc.known_infer import KnownInfer
+from service.rpc.known_infer import INFER_METHOD, KnownInfer
 from service.shared_memory import SharedMemory
 from service.telemetry import RequestRecord, Telemetry
 from service.trace_settings import TraceSettings
 
 Answered = TypeVar("Answered", bound=Message)
 
+STREAM_METHOD = "inference.GRPCInferenceService/ModelStreamInfer"
 SETTING_FIELDS = {bool: "bool_param", int: "uint32_param", str: "string_param"}
 """The field of a log setting's value for each type."""
 
@@ -255,7 +256,11 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         # What comes on a stream is never asked for as a known call.
         known = self._known if context else None
         return await outcome(
-            self._lifecycle, self._telemetry, lambda record: self._infer(request, remaining_s, record, known), context
+            self._lifecycle,
+            self._telemetry,
+            INFER_METHOD if context else STREAM_METHOD,
+            lambda record: self._infer(request, remaining_s, record, known),
+            context,
         )
 
     async def _infer(
@@ -283,8 +288,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
             request_id=request.id,
             part=part,
         )
-        if record.trace:
-            record.trace.add(answer.model, answer.version, answer.timeline, request.id)
+        self._telemetry.inferred(record, answer.model, answer.version, answer.timeline, request.id)
         response = response_of(request.id, answer, outputs, self._memory)
         if known:
             known.remember(request, served, inputs, answer, response, priority=priority, timeout_us=timeout_us)

@@ -12,7 +12,9 @@ from service.inference import InferenceAnswer, Tensor
 from service.known_requests import MAX_FORMS, MAX_WORDS_BYTES, Flight, KnownRequests, Words, form_of
 from service.loading import ServedVersion
 from service.tensors import Array
+from service.trace_context import TraceContext
 
+INFER_METHOD = "inference.GRPCInferenceService/ModelInfer"
 RAW_OUTPUT = pb.ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number << 3 | 2
 """What protobuf writes before each of an answer's tensors, which come last."""
 OTHERS = bytes(range(255, -1, -1))
@@ -30,12 +32,17 @@ class KnownInfer:
         """By the length of the whole message."""
 
     def flight(
-        self, message: bytes, identity: str, answer: Callable[[bytes], object], fail: Callable[[FoveaError], object]
+        self,
+        message: bytes,
+        identity: str,
+        answer: Callable[[bytes], object],
+        fail: Callable[[FoveaError], object],
+        parent: TraceContext | None = None,
     ) -> Flight | None:
         """The call, where its message is known.
 
         Args:
-            identity, fail: as for a `Flight`.
+            identity, fail, parent: as for a `Flight`.
             answer: takes the answer's message.
         """
         for beginning in self._beginnings.get(len(message), ()):
@@ -47,6 +54,7 @@ class KnownInfer:
                     identity,
                     lambda words, tensors: answer(b"".join(chain.from_iterable(zip(words, tensors, strict=True)))),
                     fail,
+                    parent,
                 )
         return None
 

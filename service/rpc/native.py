@@ -15,14 +15,16 @@ from pygrpc_native.aio import Server
 
 from service.errors import FoveaError, StartError
 from service.known_requests import Flight
-from service.rpc.known_infer import KnownInfer
+from service.rpc.known_infer import INFER_METHOD, KnownInfer
 from service.telemetry import accept_request_id
+from service.trace_context import TRACEPARENT, TRACESTATE, parse
 
 Trailing = tuple[tuple[str, str], ...]
 Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
 
 
-INFER = "/inference.GRPCInferenceService/ModelInfer"
+REQUEST_ID = "x-request-id"
+INFER = f"/{INFER_METHOD}"
 
 
 class NativeServer(Server):
@@ -83,12 +85,13 @@ class NativeServer(Server):
         if self._stopping or self._table[method_id][0] != INFER:
             return False
         metadata, _, remaining_s = details
-        given = next((value for key, value in metadata if key == "x-request-id"), None)
-        identity = accept_request_id(given)
-        trailing = (("x-request-id", identity),)
+        sent = {key: value for key, value in metadata if key in (REQUEST_ID, TRACEPARENT, TRACESTATE)}
+        identity = accept_request_id(sent.get(REQUEST_ID))
+        parent = parse(sent[TRACEPARENT], sent.get(TRACESTATE, "")) if TRACEPARENT in sent else None
+        trailing = ((REQUEST_ID, identity),)
         answer = partial(self._answer, call_id, trailing)
         fail = partial(self._fail_known, call_id, trailing)
-        flight = self._known.flight(payload, identity, answer, fail)
+        flight = self._known.flight(payload, identity, answer, fail, parent)
         if flight is None:
             return False
         self._flights[call_id] = flight

@@ -94,7 +94,7 @@ class Registration:
             raise InvalidInputError(f"the bytes sent are no message of this method: {request.reason}")
 
         identify(context)
-        error: FoveaError = await outcome(self._lifecycle, self._telemetry, answer, context)
+        error: FoveaError = await outcome(self._lifecycle, self._telemetry, "unreadable", answer, context)
         await abort(context, error)
 
 

@@ -124,7 +124,7 @@ async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
     await repository.start()
     decoder = Decoder(ImageLimits(1, 1, 1), max_waiting=1, threads=1)
     inference = Inference(repository, decoder)
-    known = KnownRequests(inference, lifecycle, telemetry, protocol="http")
+    known = KnownRequests(inference, lifecycle, telemetry, protocol="http", operation="infer")
     yield Parts(repository, inference, lifecycle, tracing, telemetry, known)
     assert metric_of(telemetry.page("")[0].decode(), "fovea_requests_in_flight") == 0
     await asyncio.wait_for(lifecycle.idle(), 60)

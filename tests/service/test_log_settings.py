@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import httpx
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from tests.conformance.models import write_simple
 from tests.repositories import write_model
+from tests.service.collector import collecting
 from tests.service.launch import RunningService, running
 from tests.service.pictures import encode, scene
 
@@ -29,6 +32,12 @@ AT_START = {
 JPEG = {"content-type": "image/jpeg"}
 GOOD = encode(scene(20, 20), "JPEG")
 BROKEN = b"no image"
+BINARY_JSON = (
+    b'{"inputs":[{"name":"INPUT0","shape":[1,16],"datatype":"INT32","parameters":{"binary_data_size":64}},'
+    b'{"name":"INPUT1","shape":[1,16],"datatype":"INT32","parameters":{"binary_data_size":64}}],'
+    b'"parameters":{"binary_data_output":true}}'
+)
+"""Of a request that is known again."""
 
 
 def warned_of(tag: int) -> bytes:
@@ -219,3 +228,52 @@ def test_a_malformed_body_is_refused(logged: httpx.Client, body: str) -> None:
     assert refused.status_code == 400
     assert refused.json()["error"]
     assert logged.get(PATH).json() == AT_START
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_is_logged_of_a_request_names_its_trace(tmp_path: Path, log_format: str) -> None:
+    write_model(tmp_path)
+    trace, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    with running(tmp_path, log_format=log_format) as service:
+        metadata = {"traceparent": f"00-{trace}-{caller}-01", "x-request-id": "mine"}
+        for headers in (metadata, {"x-request-id": "alone"}):
+            httpx.post(f"{service.http}/v1/classify", content=BROKEN, headers=JPEG | headers, timeout=60)
+        with grpc.insecure_channel(service.grpc) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            with pytest.raises(grpc.RpcError):
+                stub.ModelInfer(service_pb2.ModelInferRequest(), metadata=tuple(metadata.items()), timeout=60)
+        traced, alone, call = [line for line in service.stderr().splitlines() if "request failed" in line]
+    if log_format == "json":
+        for line in (traced, call):
+            found = json.loads(line)
+            assert (found["request_id"], found["trace_id"], found["span_id"]) == ("mine", trace, caller)
+        assert "trace_id" not in json.loads(alone)
+    else:
+        for line in (traced, call):
+            assert f"[mine trace_id={trace} span_id={caller}] " in line
+        assert "[alone] " in alone
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_is_logged_of_a_request_that_is_recorded_names_its_span(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+    write_simple(tmp_path)
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    body = BINARY_JSON + bytes(128)
+    lines = ["POST /v2/models/simple/infer HTTP/1.1", "host: fovea", f"content-length: {len(body)}"]
+    lines += [f"inference-header-content-length: {len(BINARY_JSON)}", f"traceparent: {trace}", "\r\n"]
+    with (
+        collecting() as collector,
+        running(tmp_path, log_format="json", log_level="debug", otlp_endpoint=collector.endpoint) as service,
+    ):
+        host, _, port = service.http.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            for _ in range(1 + known):
+                connection.sendall("\r\n".join(lines).encode() + body)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        roots = await collector.roots(trace, 1 + known)
+        logged = [json.loads(line) for line in service.stderr().splitlines() if "http request: 200" in line]
+    assert [line["span_id"] for line in logged] == [root.span_id.hex() for root in roots]
+    assert {line["trace_id"] for line in logged} == {trace.split("-")[1]}

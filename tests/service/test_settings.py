@@ -70,6 +70,8 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
         "execution_provider": "cuda",
         "log_and_trace_changes": True,
         "trace_file": "/somewhere/trace.json",
+        "otlp_endpoint": "http://collector:4318",
+        "otlp_sampling_ratio": 0.25,
         "log_format": "json",
         "log_level": "debug",
     }
@@ -99,6 +101,8 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
         ("max_image_bytes", "0"),
         ("max_image_pixels", "0"),
         ("max_image_frames", "0"),
+        ("otlp_endpoint", "collector:4318"),
+        ("otlp_sampling_ratio", "1.5"),
         ("log_format", "xml"),
         ("log_level", "loud"),
     ],

@@ -41,6 +41,15 @@ def test_a_request_is_counted_by_its_code() -> None:
         record.model = "cats"
     assert value(telemetry, "fovea_requests_in_flight", protocol="http") == 0
     assert value(telemetry, "fovea_requests_total", protocol="http", model="cats", code="200") == 1
+    assert value(telemetry, "fovea_request_duration_seconds_count", protocol="http", model="cats") == 1
+
+
+def test_a_request_whose_client_has_gone_has_no_duration() -> None:
+    telemetry = Telemetry(Tracing(None))
+    with telemetry.request("http") as record:
+        record.code = "499"
+    assert value(telemetry, "fovea_requests_total", protocol="http", model="", code="499") == 1
+    assert value(telemetry, "fovea_request_duration_seconds_count", protocol="http", model="") == 0
 
 
 @pytest.mark.parametrize(
@@ -67,7 +76,8 @@ def test_every_stage_of_every_image_is_observed() -> None:
     stages = Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.015)
     timeline = Timeline(0.0, 0.001, 0.002, BatchRecord(2, 0.003, 0.004), 0.015)
     result = Result([Prediction("cat", 0, 1.0)], stages, 2, timeline)
-    telemetry.observe(Answer("m", "1", [result, InvalidInputError("no image"), result]))
+    with telemetry.request("http") as record:
+        telemetry.observe(Answer("m", "1", [result, InvalidInputError("no image"), result]), record)
     for stage, seconds in (
         ("decode", 0.001), ("queue", 0.002), ("batch_assembly", 0.003),
         ("inference", 0.004), ("postprocessing", 0.005), ("total", 0.015),

@@ -1,0 +1,110 @@
+"""Triton's metrics, of the real service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conformance.models import write_simple
+from tests.conformance.wire import simple_inputs
+from tests.repositories import picture, write_model
+from tests.service.conftest import ONE_INSTANCE
+from tests.service.launch import RunningService, running, until
+from tests.triton import install
+from tests.triton.launch import running as running_triton
+
+
+@pytest.fixture(scope="module")
+def own_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """ "colours"; "simple"; and "slow", alone in its batches, with room for two."""
+    repository = tmp_path_factory.mktemp("triton_metrics")
+    write_model(repository)
+    write_simple(repository)
+    write_model(repository, "slow", slow_rounds=100, max_batch_size=1, extra=ONE_INSTANCE)
+    with running(repository, max_queue_size=2) as service:
+        yield service
+
+
+def test_they_are_what_the_statistics_tell(own_service: RunningService) -> None:
+    jpeg = {"content-type": "image/jpeg"}
+    with httpx.Client(base_url=own_service.http, timeout=60) as http:
+        for _ in range(3):
+            assert http.post("/v1/classify?model=colours", content=picture("red"), headers=jpeg).status_code == 200
+            assert http.post("/v2/models/simple/infer", json={"inputs": simple_inputs()}).status_code == 200
+        for model in ("colours", "simple"):
+            (told,) = http.get(f"/v2/models/{model}/stats").json()["model_stats"]
+            times = told["inference_stats"]
+
+            def value(name: str, model: str = model, **labels: str) -> float:
+                return own_service.metric(f"nv_inference_{name}", model=model, version="1", **labels)
+
+            assert value("request_success") == times["success"]["count"] == 3
+            assert value("count") == told["inference_count"] == 3
+            assert value("exec_count") == told["execution_count"]
+            assert value("request_duration_us") == times["success"]["ns"] // 1000 > 0
+            assert value("queue_duration_us") == times["queue"]["ns"] // 1000 > 0
+            for part in ("compute_input", "compute_infer", "compute_output"):
+                assert value(f"{part}_duration_us") == times[part]["ns"] // 1000
+            assert value("pending_request_count") == value("request_failure") == 0
+
+
+async def test_what_waits_and_what_is_refused(own_service: RunningService) -> None:
+    def value(name: str, **labels: str) -> float:
+        return own_service.metric(f"nv_inference_{name}", model="slow", **labels)
+
+    async with httpx.AsyncClient(base_url=own_service.http, timeout=60) as http:
+
+        async def ask() -> int:
+            headers = {"content-type": "image/jpeg"}
+            answer = await http.post("/v1/classify?model=slow", content=picture("red"), headers=headers)
+            return answer.status_code
+
+        assert own_service.metric("fovea_queue_limit", model="slow") == 2
+        asked = [asyncio.create_task(ask()) for _ in range(12)]
+        await until(lambda: value("pending_request_count") > 0)
+        codes = await asyncio.gather(*asked)
+        refused = codes.count(503)
+        assert refused
+        assert value("request_failure", reason="REJECTED") == refused
+        assert value("request_success") == len(asked) - refused
+        leavers = [asyncio.create_task(ask()) for _ in range(3)]
+        await until(lambda: value("pending_request_count") > 0)
+        for leaver in leavers:
+            leaver.cancel()
+        await until(lambda: value("request_failure", reason="CANCELED") > 0)
+
+
+def test_a_refused_version_is_withdrawn_with_its_series(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    with running(tmp_path, model_control_mode="explicit") as service:
+        assert 'nv_inference_count{model="colours",version="1"}' in service.metrics_page()
+        httpx.post(f"{service.http}/v2/repository/models/colours/unload", timeout=60)
+        assert 'model="colours"' not in service.metrics_page()
+
+
+@pytest.mark.system
+@pytest.mark.skipif(bool(install.missing()), reason=install.missing())
+def test_a_real_triton_has_the_same_names_and_labels(own_service: RunningService, tmp_path: Path) -> None:
+    write_simple(tmp_path)
+    with running_triton(tmp_path) as triton:
+        httpx.post(f"{triton.http}/v2/models/simple/infer", json={"inputs": simple_inputs()}, timeout=60)
+        theirs = labels_of(httpx.get(triton.metrics, timeout=60).text)
+    ours = labels_of(own_service.metrics_page())
+    assert ours
+    assert ours.items() <= theirs.items()
+
+
+def labels_of(page: str) -> dict[str, set[str]]:
+    """The labels of each of Triton's metrics of inference."""
+    return {
+        # The parser adds what counters should end in.
+        sample.name.removesuffix("_total"): set(sample.labels)
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name.startswith("nv_inference_")
+    }

@@ -14,6 +14,9 @@ from tests.service.launch import ROOT
 
 CORE = {"batching", "classifier", "errors", "image_contract", "images", "inference", "loading", "repository"}
 ADAPTER = CORE | {"class_strings", "known_requests", "lifecycle", "model_config", "protocol", "telemetry", "tensors"}
+SERVER = ADAPTER | {
+    *("api_keys", "control", "listening", "log_settings", "settings", "shared_memory", "tls", "trace_settings"),
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "lifecycle": set(),
@@ -72,16 +75,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "known_requests": {"batching", "errors", "inference", "lifecycle", "loading", "telemetry", "tensors"},
     "log_settings": {"errors", "telemetry"},
     "listening": {"errors"},
-    "rest": ADAPTER | {"control", "listening", "log_settings", "rest", "settings", "shared_memory", "trace_settings"},
-    "rpc": ADAPTER
-    | {"control", "listening", "log_settings", "rpc", "pb", "settings", "shared_memory", "trace_settings"},
+    "api_keys": {"errors"},
+    "key_command": {"api_keys"},
+    "tls": {"errors"},
+    "file_changes": {"errors"},
+    "rest": SERVER | {"rest"},
+    "rpc": SERVER | {"rpc", "pb"},
     "client": {"pb"},
     "compare": {"client", "pb"},
     "app": ADAPTER
     | {"backends", "control", "cuda_memory", "decoding", "rest", "rpc", "settings", "shared_memory"}
-    | {"log_settings", "trace_settings", "tracing"},
+    | {"log_settings", "trace_settings", "tracing"}
+    | {"api_keys", "file_changes", "listening", "tls"},
     "announcement": {"app", "image_contract", "loading", "settings"},
-    "__main__": {"announcement", "app", "client", "compare", "errors", "settings"},
+    "__main__": {"announcement", "app", "client", "compare", "errors", "key_command", "settings"},
     "__init__": set(),
 }
 """For each module or package of the service, those of the service that it may import."""

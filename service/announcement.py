@@ -23,13 +23,13 @@ def announcement(running: Running, settings: Settings) -> str:
         for served in served_versions
     ]
     lines += [f"  NOT READY: {problem}" for problem in running.repository.problems()]
+    if running.open_to_everyone:
+        lines.append(f"  OPEN     {OPEN_TO_EVERYONE}")
     lines += [
         f"  HTTP     {http}  (try it: {http}/docs)",
         f"  gRPC     {running.grpc_address}",
         f"  metrics  http://{running.metrics_address}/metrics",
     ]
-    if running.open_to_everyone:
-        lines.append(f"  OPEN     {OPEN_TO_EVERYONE}")
     proven = [served for served in served_versions if served.proven and not served.gives_features]
     if proven:
         shown = next((served for served in proven if served.name == settings.default_model), proven[0])

@@ -29,9 +29,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningSe
     write_model(folder / "models")
     key = new_key()
     (folder / "keys").write_text(line_of("page", (Right.INFER,), key))
-    with running(
-        folder / "models", api_keys=folder / "keys", cors_origins=f"{ORIGIN}, http://localhost:3000"
-    ) as service:
+    origins = f"{ORIGIN}, http://localhost:3000"
+    with running(folder / "models", api_keys=folder / "keys", cors_origins=origins) as service:
         yield service, {"authorization": f"Bearer {key}"}
 
 

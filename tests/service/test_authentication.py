@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +55,7 @@ class Guarded:
     service: RunningService
     file: Path
     keys: dict[str, str]
+    transport: str
 
     def headers(self, name: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self.keys[name]}"}
@@ -91,7 +94,7 @@ def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         log_and_trace_changes=True,
         system_shared_memory=True,
     ) as service:
-        yield Guarded(service, file, keys)
+        yield Guarded(service, file, keys, request.param)
         log = service.stderr()
         assert not [name for name, key in keys.items() if key in log]
         assert "wrong" not in log
@@ -277,6 +280,31 @@ def test_a_call_that_is_known_needs_a_key_all_the_same(guarded: Guarded) -> None
     assert guarded.call(INFER_METHOD, content)[0] is grpc.StatusCode.UNAUTHENTICATED
     assert guarded.call(INFER_METHOD, content, f"Bearer {guarded.keys['control']}")[0] is denied
     assert guarded.call(INFER_METHOD, content, right)[0] is ok
+
+
+def test_a_stranger_s_body_is_not_waited_for(guarded: Guarded) -> None:
+    head = "POST /v1/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/jpeg\r\ncontent-length: 1000000\r\n\r\n"
+    host, port = guarded.service.http.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(12) == b"HTTP/1.1 401"
+    if guarded.transport == "native":
+        return  # It asks nobody before it has a message, of the calls that are its own.
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait()
+        yield from ()
+
+    with grpc.insecure_channel(guarded.service.grpc) as channel:
+        call: Any = channel.stream_stream(INFER_METHOD)
+        try:
+            with pytest.raises(grpc.RpcError) as raised:
+                next(call(nothing(), timeout=60))
+        finally:
+            over.set()
+        error: Any = raised.value
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 # Both

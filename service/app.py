@@ -48,7 +48,7 @@ from service.rpc.server import grpc_server
 from service.settings import Settings
 from service.shared_memory import SharedMemory
 from service.telemetry import Telemetry, log
-from service.tls import Tls
+from service.tls import tls_of
 from service.trace_settings import TraceSettings
 from service.tracing import Tracing
 
@@ -89,7 +89,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     tls_files = [file for file in (settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if file]
     key_state, tls_state = state_of(key_files), state_of(tls_files)
     keys = ApiKeys(settings.api_keys) if settings.api_keys else None
-    tls = _tls(settings)
+    tls = tls_of(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     changes_allowed = settings.log_and_trace_changes
     log_settings = LogSettings(settings.log_format, settings.log_level, changes_allowed=changes_allowed)
     tracing = Tracing(settings.trace_file)
@@ -213,20 +213,6 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
             await _drain(lifecycle, FLUSH_S)
         # What is still open is no request: health watches, streams without one.
         await grpc.server.stop(FLUSH_S)
-
-
-def _tls(settings: Settings) -> Tls | None:
-    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
-    if certificate and key:
-        return Tls(certificate, key, client_ca)
-    for name, given, missing in (
-        ("CERTIFICATE", certificate, "FOVEA_TLS_KEY"),
-        ("KEY", key, "FOVEA_TLS_CERTIFICATE"),
-        ("CLIENT_CA", client_ca, "FOVEA_TLS_CERTIFICATE and FOVEA_TLS_KEY"),
-    ):
-        if given:
-            raise StartError(f"FOVEA_TLS_{name}={given}: {missing} must be set too")
-    return None
 
 
 def _engine(settings: Settings, *, on_disturbance: Callable[[], None]) -> Engine:

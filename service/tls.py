@@ -49,6 +49,24 @@ class Tls:
         self.now = _read(self._certificate, self._key, self._client_ca)
 
 
+def tls_of(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
+    """TLS with the files that are set; None where none is.
+
+    Raises:
+        StartError: as for `Tls`, or one of them is missing.
+    """
+    if certificate and key:
+        return Tls(certificate, key, client_ca)
+    for name, given, missing in (
+        ("CERTIFICATE", certificate, "FOVEA_TLS_KEY"),
+        ("KEY", key, "FOVEA_TLS_CERTIFICATE"),
+        ("CLIENT_CA", client_ca, "FOVEA_TLS_CERTIFICATE and FOVEA_TLS_KEY"),
+    ):
+        if given:
+            raise StartError(f"FOVEA_TLS_{name}={given}: {missing} must be set too")
+    return None
+
+
 class _Newest(ssl.SSLContext):
     """What a listener holds for all its time: makes each connection's TLS with the certificates of that moment.
 
@@ -73,7 +91,7 @@ def _read(certificate: Path, key: Path, client_ca: Path | None) -> Certificates:
     try:
         # With a password nobody is asked for one, whose key needs it.
         context.load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:
+    except OSError as error:
         raise StartError(
             f"FOVEA_TLS_CERTIFICATE={certificate}, FOVEA_TLS_KEY={key}: {_reason(error)}; they must be PEM, the "
             "certificate's chain and its key without a password"
@@ -83,7 +101,7 @@ def _read(certificate: Path, key: Path, client_ca: Path | None) -> Certificates:
         context.verify_mode = ssl.CERT_REQUIRED
         try:
             context.load_verify_locations(client_ca)
-        except ssl.SSLError as error:
+        except OSError as error:
             raise StartError(f"FOVEA_TLS_CLIENT_CA={client_ca}: {_reason(error)}; must be PEM certificates") from None
     if (chain, private) != (_content("CERTIFICATE", certificate), _content("KEY", key)):
         raise StartError(f"FOVEA_TLS_CERTIFICATE={certificate}: was replaced while it was read")
@@ -97,5 +115,7 @@ def _content(setting: str, file: Path) -> bytes:
         raise StartError(f"FOVEA_TLS_{setting}={file}: cannot be read ({error.strerror})") from error
 
 
-def _reason(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).lower().replace("_", " ")
+def _reason(error: OSError) -> str:
+    """OpenSSL's, of which only its number is in the error's text."""
+    reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+    return (reason or str(error)).lower().replace("_", " ")

@@ -43,7 +43,7 @@ class Authentication:
             try:
                 self._keys.require(right, _authorization(scope["headers"]))
             except FoveaError as error:
-                self._telemetry.end(self._telemetry.begin("http"), error)
+                self._telemetry.refused("http", error)
                 await self._on_error(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -51,7 +51,7 @@ class Authentication(grpc.GenericRpcHandler):
         try:
             self._keys.require(Right.INFER if method in INFER else Right.CONTROL, given)
         except FoveaError as error:
-            self._telemetry.end(self._telemetry.begin("grpc"), error)
+            self._telemetry.refused("grpc", error)
             return error.with_traceback(None)
         return None
 

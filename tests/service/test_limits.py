@@ -17,7 +17,8 @@ from tests.service.launch import GRPC_TRANSPORT, RunningService, running
 MAX_CONNECTIONS = 3
 TIMEOUT_S = 60
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, PING, GOAWAY = 4, 6, 7
+DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+END_HEADERS = 4
 ENHANCE_YOUR_CALM = 11
 
 
@@ -42,8 +43,8 @@ def connect(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
 
 
-def frame(kind: int, content: bytes = b"") -> bytes:
-    return struct.pack(">I", len(content))[1:] + bytes([kind, 0]) + bytes(4) + content
+def frame(kind: int, content: bytes = b"", flags: int = 0, *, stream: int = 0) -> bytes:
+    return struct.pack(">I", len(content))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + content
 
 
 def said(connection: socket.socket) -> bytes:
@@ -88,6 +89,24 @@ def test_a_grpc_client_that_pings_without_end_is_sent_away(hasty: RunningService
         goaway = answer.index(b"too_many_pings") - 8 - 9
         assert answer[goaway + 3] == GOAWAY
         assert struct.unpack(">I", answer[goaway + 13 : goaway + 17]) == (ENHANCE_YOUR_CALM,)
+
+
+@pytest.mark.system
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(GRPC_TRANSPORT == "native", reason="fuzz/test_connections.py has its own")
+def test_a_grpc_client_that_answers_no_ping_does_not_hold_its_calls(hasty: RunningService) -> None:
+    """Half of a message is waited for, but not from a client that is no more."""
+    header = [b":method", b"POST", b":scheme", b"http", b":path", b"/fovea.v1.Classifier/Classify"]
+    header += [b":authority", b"x", b"te", b"trailers", b"content-type", b"application/grpc"]
+    block = b"".join(
+        b"\0" + b"".join(bytes([len(word)]) + word for word in header[at : at + 2]) for at in range(0, len(header), 2)
+    )
+    with connect(hasty.grpc) as connection:
+        connection.settimeout(200)
+        connection.sendall(PREFACE + frame(SETTINGS))
+        connection.sendall(frame(HEADERS, block, END_HEADERS, stream=1))
+        connection.sendall(frame(DATA, b"\0\0\0\0\x10abc", stream=1))
+        said(connection)
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", "/v2/models/colours/infer", "/v2/repository/index"])

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: serve install install-train test test-all lint loadtest bench proto constraints clean
+.PHONY: serve install install-train test test-all audit lint loadtest bench proto constraints clean
 
 serve: install
 	$(BIN)/fovea serve
@@ -17,6 +17,11 @@ test: .venv/test
 
 test-all: .venv/test
 	$(BIN)/python -m pytest
+
+# Known vulnerabilities among the pinned dependencies.
+audit: .venv/test
+	$(BIN)/python -m tests.audit.install
+	$(BIN)/python -m pytest tests/test_audit.py
 
 lint: .venv/test .venv/lint
 	$(BIN)/ruff check

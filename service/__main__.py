@@ -1,4 +1,4 @@
-"""Command line: `fovea serve`, `fovea classify`, `fovea compare` and `fovea rollout`."""
+"""Command line: `fovea serve`, `fovea classify`, `fovea compare`, `fovea rollout` and `fovea key`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import resource
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from pydantic_settings import CliSettingsSource, SettingsError
 
 from service.errors import StartError
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.client import Server
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     classify.add_argument("--version", default="", help="default: the current one (docs/rollouts.md)")
     classify.add_argument("--top-k", type=_top_k, default=1, help="predictions for each image, default: %(default)s")
     classify.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_credentials(classify)
     classify.set_defaults(run_command=_classify)
     compare = commands.add_parser("compare", help="ask every model of a running service about the same image files")
     compare.add_argument(
@@ -44,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     compare.add_argument(
         "--json", action="store_true", help="one JSON object a line, the last one of all files together"
     )
+    _add_credentials(compare)
     compare.set_defaults(run_command=_compare)
     rollout = commands.add_parser(
         "rollout", help="show which versions of a model answer, or change it in its config.pbtxt"
@@ -60,6 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
     rollout.add_argument("version", nargs="?", help="for canary, shadow and pin")
     rollout.add_argument("--share", help="for canary and shadow, from 0 to 1; default: 0.1")
     rollout.set_defaults(run_command=_rollout)
+    key = commands.add_parser("key", help="make an API key, and its line for the file FOVEA_API_KEYS")
+    key.add_argument("name", metavar="NAME", help="whose it is, as errors and the file name it")
+    key.add_argument("--rights", default="infer", help="infer, control, or both with a comma; default: %(default)s")
+    key.set_defaults(run_command=_key)
     options = parser.parse_args(arguments)
 
     try:
@@ -70,12 +80,31 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _add_credentials(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--key-file",
+        dest="key",
+        type=_key_of,
+        metavar="FILE",
+        help="file with an API key; default: the one in the environment variable FOVEA_API_KEY, if any",
+    )
+    parser.add_argument(
+        "--ca", type=_content, metavar="FILE", help="PEM certificates, one of which has signed the service's: use TLS"
+    )
+
+
+def _key(options: argparse.Namespace) -> int:
+    from service.key_command import make_key
+
+    return make_key(options.name, options.rights)
+
+
 def _classify(options: argparse.Namespace) -> int:
     from service.client import classify_paths
 
     return classify_paths(
         options.paths,
-        server=options.server,
+        server=_server(options),
         model=options.model,
         version=options.version,
         top_k=options.top_k,
@@ -86,7 +115,25 @@ def _classify(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from service.compare import compare_paths
 
-    return compare_paths(options.paths, server=options.server, as_json=options.json)
+    return compare_paths(options.paths, server=_server(options), as_json=options.json)
+
+
+def _server(options: argparse.Namespace) -> Server:
+    from service.client import Server
+
+    key = options.key or os.environ.get("FOVEA_API_KEY", "").strip()
+    return Server(options.server, key, options.ca)
+
+
+def _key_of(file: str) -> str:
+    return _content(file).decode(errors="replace").strip()
+
+
+def _content(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{file}: cannot be read ({error.strerror})") from None
 
 
 def _rollout(options: argparse.Namespace) -> int:

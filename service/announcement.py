@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from importlib.metadata import version
 
-from service.app import Running
+from service.app import OPEN_TO_EVERYONE, Running
 from service.image_contract import ImageContract
 from service.loading import ServedVersion
 from service.settings import Settings
@@ -14,6 +14,7 @@ from service.settings import Settings
 def announcement(running: Running, settings: Settings) -> str:
     """What is served, on which execution provider, where, and a `curl` line that works as it stands."""
     served_versions = running.repository.served()
+    http = f"{'https' if settings.tls_certificate else 'http'}://{running.http_address}"
     lines = [f"Fovea {version('fovea')} serves {settings.model_repository}"]
     lines += [
         f"  {served.name} version {served.version}: {_takes(served)}, "
@@ -22,8 +23,10 @@ def announcement(running: Running, settings: Settings) -> str:
         for served in served_versions
     ]
     lines += [f"  NOT READY: {problem}" for problem in running.repository.problems()]
+    if running.open_to_everyone:
+        lines.append(f"  OPEN     {OPEN_TO_EVERYONE}")
     lines += [
-        f"  HTTP     http://{running.http_address}  (try it: http://{running.http_address}/docs)",
+        f"  HTTP     {http}  (try it: {http}/docs)",
         f"  gRPC     {running.grpc_address}",
         f"  metrics  http://{running.metrics_address}/metrics",
     ]
@@ -31,10 +34,11 @@ def announcement(running: Running, settings: Settings) -> str:
     if proven:
         shown = next((served for served in proven if served.name == settings.default_model), proven[0])
         picture = settings.model_repository.resolve() / shown.name / shown.version / "golden.jpg"
+        key = '-H "authorization: Bearer $FOVEA_API_KEY" ' if settings.api_keys else ""
         lines += [
             "Classify a picture:",
-            f"  curl -H 'content-type: image/jpeg' --data-binary @{shlex.quote(str(picture))} "
-            f"'http://{running.http_address}/v1/classify?model={shown.name}'",
+            f"  curl {key}-H 'content-type: image/jpeg' --data-binary @{shlex.quote(str(picture))} "
+            f"'{http}/v1/classify?model={shown.name}'",
         ]
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from service.api_keys import ApiKeys
 from service.backends.engine import Engine
 from service.backends.onnx_runtime import OnnxRuntimeEngine, available_cores
 from service.backends.triton import TritonEngine
@@ -22,11 +23,13 @@ from service.control import Control
 from service.cuda_memory import CudaRuntime
 from service.decoding import Decoder
 from service.errors import StartError
+from service.file_changes import follow, state_of
 from service.gpu_metrics import gpu_metrics
 from service.images import ImageLimits
 from service.inference import Inference
 from service.known_requests import KnownRequests
 from service.lifecycle import Lifecycle
+from service.listening import is_loopback
 from service.log_settings import LogSettings
 from service.model_states import ModelStates
 from service.protocol import (
@@ -38,6 +41,7 @@ from service.protocol import (
 )
 from service.repository import Repository
 from service.rest.application import create_http_application, create_metrics_application, error_response
+from service.rest.authentication import authenticated
 from service.rest.connection import HttpConnection
 from service.rest.known_infer import INFER_ROUTE, KnownInfer
 from service.rest.server import http_server
@@ -50,6 +54,7 @@ from service.settings import Settings
 from service.shared_memory import SharedMemory
 from service.tegra_metrics import TegraMetrics
 from service.telemetry import Telemetry, log
+from service.tls import tls_of
 from service.trace_settings import TraceSettings
 from service.tracing import Tracing
 from service.trial_metrics import TrialMetrics
@@ -63,18 +68,26 @@ REFUSE_S = 0.5
 CLOSE_S = 2.0
 """How long sessions may take to end, at the stop, before what they wait for is ended."""
 TRITON_POLL_INTERVAL_S = 1.0
+OPEN_TO_EVERYONE = (
+    "whoever reaches this address is answered; set FOVEA_API_KEYS or FOVEA_TLS_CLIENT_CA, or FOVEA_HOST=127.0.0.1"
+)
 FLUSH_S = 1.0
 """How long last answers may take to leave, at the stop."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A service that has tried to load every model, as `on_started` sees it."""
+    """A service that has tried to load every model, as `on_started` sees it.
+
+    Attributes:
+        open_to_everyone: whether other machines are answered, whoever they are.
+    """
 
     repository: Repository
     http_address: str
     grpc_address: str
     metrics_address: str
+    open_to_everyone: bool
 
 
 async def run(settings: Settings, on_started: Callable[[Running], None]) -> None:
@@ -83,6 +96,11 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
     Raises:
         StartError: a port is taken, the execution provider or the model repository is not there.
     """
+    key_files = [settings.api_keys] if settings.api_keys else []
+    tls_files = [file for file in (settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if file]
+    key_state, tls_state = state_of(key_files), state_of(tls_files)
+    keys = ApiKeys(settings.api_keys) if settings.api_keys else None
+    tls = tls_of(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     changes_allowed = settings.log_and_trace_changes
     log_settings = LogSettings(settings.log_format, settings.log_level, changes_allowed=changes_allowed)
     tracing = Tracing(settings.trace_file)
@@ -135,10 +153,12 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         telemetry,
         lifecycle,
         known,
+        keys,
         version=version("fovea"),
         request_timeout_s=settings.request_timeout_s,
         max_request_bytes=settings.max_request_bytes,
         max_images=settings.max_images_per_request,
+        cors_origins=settings.cors_origins,
     )
     timeout_s = settings.request_timeout_s
     known_calls = KnownCalls(KnownRequests(inference, lifecycle, telemetry, protocol="grpc", operation=INFER_METHOD))
@@ -165,6 +185,10 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         stack.callback(decoder.close)
         stack.callback(memory.close)
         stack.push_async_callback(_close, repository, engine)
+        if keys:
+            stack.callback(asyncio.create_task(follow(key_files, key_state, keys.reload)).cancel)
+        if tls:
+            stack.callback(asyncio.create_task(follow(tls_files, tls_state, tls.reload)).cancel)
         if settings.execution_provider == "cuda":
             _register_accelerator(settings.device_id, telemetry, stack)
         metrics = await stack.enter_async_context(
@@ -172,10 +196,13 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
                 create_metrics_application(telemetry), "metrics", settings.metrics_port, settings, HttpConnection
             )
         )
-        grpc = await stack.enter_async_context(grpc_server(*servicers, known_calls, telemetry, lifecycle, settings))
-        connection = partial(HttpConnection, direct=known.take)
+        grpc = await stack.enter_async_context(
+            grpc_server(*servicers, known_calls, telemetry, lifecycle, settings, keys, tls)
+        )
+        direct = authenticated(known.take, keys) if keys else known.take
+        connection = partial(HttpConnection, direct=direct)
         http = await stack.enter_async_context(
-            http_server(application, "http", settings.http_port, settings, connection)
+            http_server(application, "http", settings.http_port, settings, connection, tls)
         )
 
         if not await _unless_stopped(repository.start(), lifecycle):
@@ -188,7 +215,10 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         # What is there by now stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()
-        on_started(Running(repository, http.address, grpc.address, metrics.address))
+        everyone = not (keys or settings.tls_client_ca or is_loopback(settings.host))
+        if everyone:
+            log.warning("FOVEA_HOST=%s: %s", settings.host, OPEN_TO_EVERYONE)
+        on_started(Running(repository, http.address, grpc.address, metrics.address, everyone))
 
         if settings.backend == "triton":
             await _poll(repository, TRITON_POLL_INTERVAL_S, disturbed, lifecycle)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -22,11 +24,57 @@ TIMEOUT_S = 60.0
 NO_LIMITS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 """On messages: a picture may be large."""
 
+
+@dataclass(frozen=True)
+class Server:
+    """A service, and what it wants of a client.
+
+    Attributes:
+        address: host and port of its gRPC.
+        key: an API key; empty: none.
+        ca: PEM certificates, one of which has signed the service's; None: no TLS.
+    """
+
+    address: str
+    key: str = ""
+    ca: bytes | None = None
+
+    def connect(self) -> grpc.aio.Channel:
+        """Context manager: a channel to it."""
+        interceptors = [_Authorization(self.key)] if self.key else []
+        if self.ca is None:
+            return grpc.aio.insecure_channel(self.address, options=NO_LIMITS, interceptors=interceptors)
+        credentials = grpc.ssl_channel_credentials(self.ca)
+        return grpc.aio.secure_channel(self.address, credentials, options=NO_LIMITS, interceptors=interceptors)
+
+
+class _Authorization(grpc.aio.UnaryUnaryClientInterceptor):
+    """Gives every call the key."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        metadata = grpc.aio.Metadata(("authorization", f"Bearer {self._key}"))
+        details = grpc.aio.ClientCallDetails(
+            client_call_details.method,
+            client_call_details.timeout,
+            metadata,
+            client_call_details.credentials,
+            client_call_details.wait_for_ready,
+        )
+        return await continuation(details, request)
+
+
 Outcome = pb.ClassifyResponse | str
 """An answer, or why there is none."""
 
 
-def classify_paths(paths: Sequence[Path], *, server: str, model: str, version: str, top_k: int, as_json: bool) -> int:
+def classify_paths(
+    paths: Sequence[Path], *, server: Server, model: str, version: str, top_k: int, as_json: bool
+) -> int:
     """Classify files, and the image files below folders; 1 when any of them failed."""
     files = list(image_files(paths))
     if not files:
@@ -47,9 +95,9 @@ def image_files(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
 
 
-async def _classify(files: list[Path], server: str, options: pb.ClassifyRequest, as_json: bool, width: int) -> int:
+async def _classify(files: list[Path], server: Server, options: pb.ClassifyRequest, as_json: bool, width: int) -> int:
     failures = 0
-    async with grpc.aio.insecure_channel(server, options=NO_LIMITS) as channel:
+    async with server.connect() as channel:
         stub = classifier_pb2_grpc.ClassifierStub(channel)
         with tqdm(total=len(files), unit="images", disable=len(files) == 1 or not sys.stderr.isatty()) as bar:
             async for file, outcome in _outcomes(files, stub, options):

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from service.client import NO_LIMITS, TIMEOUT_S, Outcome, classify_file, image_files
+from service.client import TIMEOUT_S, Outcome, Server, classify_file, image_files
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1 import classifier_pb2_grpc
 
@@ -48,7 +48,7 @@ class Column:
         return {"label": best.label, "probability": round(best.probability, 6), "right": right}
 
 
-def compare_paths(paths: Sequence[Path], *, server: str, as_json: bool) -> int:
+def compare_paths(paths: Sequence[Path], *, server: Server, as_json: bool) -> int:
     """Compare on files, and on the image files below folders; 1 when a model failed on any of them."""
     files = list(image_files(paths))
     if not files:
@@ -61,10 +61,10 @@ def compare_paths(paths: Sequence[Path], *, server: str, as_json: bool) -> int:
         return 1
 
 
-async def _compare(files: list[Path], server: str, as_json: bool) -> int:
+async def _compare(files: list[Path], server: Server, as_json: bool) -> int:
     failed = False
     width = max(len("right"), *(len(str(file)) for file in files))
-    async with grpc.aio.insecure_channel(server, options=NO_LIMITS) as channel:
+    async with server.connect() as channel:
         stub = classifier_pb2_grpc.ClassifierStub(channel)
         columns = await _columns(stub)
         if not columns:

@@ -58,8 +58,15 @@ class AlreadyExistsError(FoveaError):
     grpc_code = StatusCode.ALREADY_EXISTS
 
 
+class UnauthenticatedError(FoveaError):
+    """No API key, or none that is known."""
+
+    http_status = 401
+    grpc_code = StatusCode.UNAUTHENTICATED
+
+
 class ForbiddenError(FoveaError):
-    """The service's settings do not allow it."""
+    """The service's settings do not allow it, or the API key's rights."""
 
     http_status = 403
     grpc_code = StatusCode.PERMISSION_DENIED

@@ -40,6 +40,21 @@ class Settings(BaseSettings):
         description="What carries gRPC: grpcio, or native, pygrpc-native of the extra native: less CPU time a request, "
         "and a message of any size is taken into memory before it is refused.",
     )
+    tls_certificate: Path | None = Field(
+        None,
+        description="Certificate and its chain, PEM: HTTP and gRPC are served with TLS; read again when it changes.",
+    )
+    tls_key: Path | None = Field(None, description="The certificate's key, PEM, without a password.")
+    tls_client_ca: Path | None = Field(
+        None, description="Certificates, PEM, one of which must have signed a client's; unset: clients need none."
+    )
+    api_keys: Path | None = Field(
+        None, description="File of API keys (fovea key), one of which requests need then; read again when it changes."
+    )
+    cors_origins: str = Field(
+        "", description="Origins whose web pages may use the HTTP API, by commas; https://example.com or *."
+    )
+    max_connections: PositiveInt = Field(16384, description="Most connections at a time, for each port.")
     metrics_port: Port = Field(8002, description="Port of Prometheus metrics, at /metrics.")
     model_repository: Path = Field(BUNDLED_REPOSITORY, description="Folder of models, in Triton's layout.")
     default_model: str | None = Field(

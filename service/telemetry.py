@@ -169,6 +169,12 @@ class Telemetry:
             duration_ms = 1e3 * (time.perf_counter() - record.start)
             log.debug("%s request: %s in %.1f ms", record.protocol, record.code, duration_ms)
 
+    def refused(self, protocol: str, error: FoveaError) -> None:
+        """A request was not let in: counted, and of no concern to anything else."""
+        code = str(error.http_status) if protocol == "http" else error.grpc_code.name
+        log.info("%s request refused: %s %s", protocol, code, error)
+        self._request_child(protocol, "", code).inc()
+
     def _request_child(self, protocol: str, model: str, code: str) -> Counter:
         key = (protocol, model, code)
         child = self._request_children.get(key)

@@ -13,15 +13,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, ExceptionHandler
 
+from service.api_keys import ApiKeys
 from service.classifier import Classifier
 from service.control import Control
-from service.errors import FoveaError, UnsupportedEncodingError, shown
+from service.errors import FoveaError, UnauthenticatedError, UnsupportedEncodingError, shown
 from service.inference import Inference
 from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
 from service.protocol import ServiceInformation
 from service.repository import Repository
+from service.rest.authentication import Authentication
 from service.rest.compression import WINDOW_BITS
+from service.rest.cors import cors
 from service.rest.hot_paths import HotPaths
 from service.rest.images import image_routes
 from service.rest.known_infer import KnownInfer
@@ -50,12 +53,20 @@ def create_http_application(
     telemetry: Telemetry,
     lifecycle: Lifecycle,
     known: KnownInfer,
+    keys: ApiKeys | None,
     *,
     version: str,
     request_timeout_s: float,
     max_request_bytes: int,
     max_images: int,
+    cors_origins: str = "",
 ) -> ASGIApp:
+    """Args:
+        keys: without one of them hardly anything is answered; None: everything is.
+
+    Raises:
+        StartError: `cors_origins` are none.
+    """
     images = image_routes(
         classifier,
         telemetry,
@@ -81,10 +92,18 @@ def create_http_application(
         *operations_routes(repository, lifecycle),
     ]
     handlers = _error_handlers()
-    application = Starlette(routes=[*routes, *docs_routes(version, routes)], exception_handlers=handlers)
+    application = Starlette(
+        routes=[*routes, *docs_routes(version, routes, with_keys=keys is not None)], exception_handlers=handlers
+    )
     application.router.redirect_slashes = False
     hot = [*images, *(route for route in protocol if route.path.endswith("/infer"))]
-    return RequestScope(HotPaths(application, hot, handlers), lifecycle)
+    served: ASGIApp = HotPaths(application, hot, handlers)
+    if keys:
+        served = Authentication(served, keys, telemetry, error_response)
+    if cors_origins:
+        # Outside of it: a browser asks without a key whether it may send one.
+        served = cors(served, cors_origins)
+    return RequestScope(served, lifecycle)
 
 
 def create_metrics_application(telemetry: Telemetry) -> ASGIApp:
@@ -116,6 +135,8 @@ def error_response(error: FoveaError) -> JSONResponse:
     headers = {}
     if error.retry_after_s:
         headers["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, UnauthenticatedError):
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, UnsupportedEncodingError):
         headers["accept-encoding"] = ", ".join(WINDOW_BITS)
     return JSONResponse({"error": str(error)}, status_code=error.http_status, headers=headers)

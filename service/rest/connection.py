@@ -90,6 +90,7 @@ class HttpConnection(HttpToolsProtocol):
     Attributes:
         patience_s: the time for a head; for an answer there is more, at `min_bytes_per_s`.
         max_head_bytes: of a request, before its body.
+        max_connections: of the port; one more is refused.
         gone: whether the client is.
         on_gone: called when it goes; for the request that is being answered, which finds the connection in its scope.
 
@@ -103,10 +104,15 @@ class HttpConnection(HttpToolsProtocol):
     max_head_bytes: ClassVar[int] = 64 * 2**10
 
     def __init__(
-        self, *arguments: Any, direct: Callable[[HttpConnection, bytes], bool] | None = None, **options: Any
+        self,
+        *arguments: Any,
+        direct: Callable[[HttpConnection, bytes], bool] | None = None,
+        max_connections: int | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self._direct = direct
+        self._max_connections = max_connections
         self._body: list[bytes] | None = None
         """Of a request that may be answered directly."""
         self._answered_directly: DirectCycle | None = None
@@ -130,6 +136,8 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(HeadWithBody(transport))  # type: ignore[arg-type]
         self._be_patient()
+        if self._max_connections and len(self.connections) > self._max_connections:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, f"there are {self._max_connections} connections already")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer:

@@ -25,7 +25,7 @@ HEADER_LENGTH = b"inference-header-content-length"
 REQUEST_ID = b"x-request-id"
 PARENT, STATE = TRACEPARENT.encode(), TRACESTATE.encode()
 INFER_ROUTE = "/v2/models/{name}/infer"
-UNUSUAL = frozenset({b"content-encoding", b"accept-encoding"})
+UNUSUAL = frozenset({b"content-encoding", b"accept-encoding", b"origin"})
 """Headers of requests that are left to the application."""
 NOT_IN_WORDS = (b"shared_memory", b"\\")
 """Tensors in shared memory, and escapes, in which these words can hide."""

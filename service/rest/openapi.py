@@ -16,8 +16,10 @@ from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 from tritonclient.grpc import model_config_pb2, service_pb2
 
+from service.rest.authentication import right_for
 from service.rest.infer_body import InferBody
 from service.rest.load_body import LoadBody
+from service.rest.page_headers import page_headers
 from service.rest.protobuf_json import schema_name, schemas
 from service.rest.schemas import (
     ClassificationBody,
@@ -60,7 +62,8 @@ MESSAGES = (
 
 ERRORS = {
     400: "The request is malformed, or does not fit the model.",
-    403: "The service's settings do not allow it.",
+    401: "No API key, or none that is known.",
+    403: "The service's settings do not allow it, or the API key's rights.",
     404: "No such path, model, version or region.",
     413: "The body, or an image in it, is too large.",
     415: "No such content type or encoding.",
@@ -302,14 +305,18 @@ OPERATIONS = {
 """By method and path; a path with a model's version has the words of the one without."""
 
 
-def docs_routes(version: str, routes: Sequence[Route]) -> list[Route | Mount]:
-    description = openapi(version, routes)
+def docs_routes(version: str, routes: Sequence[Route], *, with_keys: bool = False) -> list[Route | Mount]:
+    """Args:
+    with_keys: whether requests need an API key.
+    """
+    description = openapi(version, routes, with_keys=with_keys)
+    headers = page_headers(PAGE)
 
     async def document(request: Request) -> JSONResponse:
         return JSONResponse(description)
 
     async def page(request: Request) -> HTMLResponse:
-        return HTMLResponse(PAGE)
+        return HTMLResponse(PAGE, headers=headers)
 
     async def root(request: Request) -> RedirectResponse:
         return RedirectResponse("/docs")
@@ -322,7 +329,7 @@ def docs_routes(version: str, routes: Sequence[Route]) -> list[Route | Mount]:
     ]
 
 
-def openapi(version: str, routes: Sequence[Route]) -> dict[str, Any]:
+def openapi(version: str, routes: Sequence[Route], *, with_keys: bool = False) -> dict[str, Any]:
     """The description of these routes, by OpenAPI 3.0: what the bundled Swagger UI can show."""
     _, bodies = models_json_schema(
         [(body, "validation") for body in BODIES], ref_template=COMPONENTS + "{model}", schema_generator=_Schemas
@@ -333,7 +340,12 @@ def openapi(version: str, routes: Sequence[Route]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         for method in (route.methods or set()) - {"HEAD"}:
-            paths.setdefault(route.path_format, {})[method.lower()] = _operation(method, route)
+            operation = _operation(method, route)
+            if with_keys and right_for(method, route.path):
+                operation["security"] = [{"key": []}]
+                operation["responses"] |= _refusals(401, 403)
+            paths.setdefault(route.path_format, {})[method.lower()] = operation
+    schemes = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if with_keys else {}
     return {
         "openapi": "3.0.3",
         "info": {
@@ -342,7 +354,7 @@ def openapi(version: str, routes: Sequence[Route]) -> dict[str, Any]:
             "description": "Classifies and embeds images, and infers with tensors, with a model repository's models.",
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, **schemes},
     }
 
 
@@ -357,13 +369,14 @@ def _operation(method: str, route: Route) -> dict[str, Any]:
             *(_parameter("path", name, PATH[name], required=True) for name in route.param_convertors),
             *operation.parameters,
         ],
-        "responses": {
-            str(status): {"description": ERRORS[status], "content": _json(_of(ErrorBody))}
-            for status in sorted(operation.errors)
-        },
+        "responses": _refusals(*sorted(operation.errors)),
     }
     if operation.answer is not None:
         described["responses"]["200"] = {"description": "OK", "content": operation.answer}
     if operation.body:
         described["requestBody"] = {"content": operation.body}
     return described
+
+
+def _refusals(*statuses: int) -> dict[str, Any]:
+    return {str(status): {"description": ERRORS[status], "content": _json(_of(ErrorBody))} for status in statuses}

@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 from service.listening import address_of, cannot_listen
 from service.rest.connection import HttpConnection
 from service.settings import Settings
+from service.tls import Tls
 
 
 class HttpServer(uvicorn.Server):
@@ -31,7 +33,12 @@ class HttpServer(uvicorn.Server):
 
 @asynccontextmanager
 async def http_server(
-    application: ASGIApp, what: str, port: int, settings: Settings, connection: Callable[..., HttpConnection]
+    application: ASGIApp,
+    what: str,
+    port: int,
+    settings: Settings,
+    connection: Callable[..., HttpConnection],
+    tls: Tls | None = None,
 ) -> AsyncIterator[HttpServer]:
     """Serve until the context ends.
 
@@ -48,12 +55,14 @@ async def http_server(
         raise cannot_listen(what, settings.host, port, error) from error
     config = uvicorn.Config(
         application,
-        http=connection,  # type: ignore[arg-type]  # uvicorn calls it
+        http=partial(connection, max_connections=settings.max_connections),  # type: ignore[arg-type]  # uvicorn calls it
+        ssl_context_factory=(lambda *_: tls.context) if tls else None,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[("x-content-type-options", "nosniff")],
         proxy_headers=False,
         timeout_graceful_shutdown=1,
     )

@@ -71,10 +71,15 @@ async def outcome(
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
     except Exception as error:
-        log.exception("internal error", exc_info=error)
-        return FoveaError("internal error; the service's log has the details")
+        return internal(error)
     finally:
         lifecycle.leave()
+
+
+def internal(error: Exception) -> FoveaError:
+    """What a client is told of an error that nobody foresaw; all else of it is logged."""
+    log.error("internal error", exc_info=error)
+    return FoveaError("internal error; the service's log has the details")
 
 
 async def abort(context: Context, error: FoveaError) -> NoReturn:

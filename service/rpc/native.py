@@ -15,6 +15,7 @@ from pygrpc_native.aio import Server
 
 from service.errors import FoveaError, StartError
 from service.known_requests import Flight
+from service.rpc.authentication import Authentication
 from service.rpc.known_infer import INFER_METHOD, KnownInfer
 from service.telemetry import accept_request_id
 from service.trace_context import TRACEPARENT, TRACESTATE, parse
@@ -32,12 +33,22 @@ class NativeServer(Server):
 
     Args:
         known: calls that are answered as soon as they arrive, without a task.
+        authentication: refuses calls before anything else is done with them. For those that go to the server behind it
+            is also to be added as a handler.
         request_timeout_s: for those of them without a deadline, and the most that one may ask for.
     """
 
-    def __init__(self, known: KnownInfer, *, request_timeout_s: float, options: Sequence[tuple[str, Any]]) -> None:
+    def __init__(
+        self,
+        known: KnownInfer,
+        authentication: Authentication | None = None,
+        *,
+        request_timeout_s: float,
+        options: Sequence[tuple[str, Any]],
+    ) -> None:
         super().__init__(options=options)
         self._known = known
+        self._authentication = authentication
         self._request_timeout_s = request_timeout_s
         self._flights: dict[int, Flight] = {}
 
@@ -68,12 +79,26 @@ class NativeServer(Server):
             self._flights.popitem()[1].cancel()
 
     def _on_events(self, events: list[tuple[Any, ...]]) -> None:
+        if self._authentication:
+            events = [event for event in events if not self._is_refused(event, self._authentication)]
         others = [event for event in events if not self._is_known(event)]
         super()._on_events(others)
         for kind, call_id, *_ in others:
             # A task that is cancelled before its first step never comes to where its call is forgotten.
             if kind == EVENT_CANCEL and (call := self._calls.get(call_id)) and call.task:
                 call.task.add_done_callback(partial(self._forget, call_id))
+
+    def _is_refused(self, event: tuple[Any, ...], authentication: Authentication) -> bool:
+        kind, call_id, method_id, _, _, details = event
+        if kind == EVENT_CANCEL:
+            return False
+        metadata = details[0]
+        error = authentication.refusal(self._table[method_id][0], metadata)
+        if error is None:
+            return False
+        given = next((value for key, value in metadata if key == "x-request-id"), None)
+        self._end_in(call_id, (("x-request-id", accept_request_id(given)),), error)
+        return True
 
     def _is_known(self, event: tuple[Any, ...]) -> bool:
         """Begin a call, or end it, that is answered without a task."""
@@ -106,6 +131,9 @@ class NativeServer(Server):
 
     def _fail_known(self, call_id: int, trailing: Trailing, error: FoveaError) -> None:
         del self._flights[call_id]
+        self._end_in(call_id, trailing, error)
+
+    def _end_in(self, call_id: int, trailing: Trailing, error: FoveaError) -> None:
         assert self._front
         self._front.fail(call_id, error.grpc_code.value[0], str(error), trailing_metadata=trailing)
 

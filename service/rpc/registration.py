@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from service.errors import FoveaError, InvalidInputError
 from service.lifecycle import Lifecycle
-from service.rpc.call import Context, abort, identify, outcome
+from service.rpc.call import Context, abort, identify, internal, outcome
 from service.telemetry import RequestRecord, Telemetry
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -26,7 +26,7 @@ class Registration:
     """What the stubs' `add_…Servicer_to_server` take for a server.
 
     Bytes that are no message of their method's end a call in INVALID_ARGUMENT; on a stream, once all that came before
-    them is answered.
+    them is answered. An error that nobody foresaw ends it in INTERNAL, and its words go to the log alone.
     """
 
     def __init__(self, server: grpc.aio.Server, telemetry: Telemetry, lifecycle: Lifecycle) -> None:
@@ -66,7 +66,15 @@ class Registration:
             answering = behaviour(request, context)
             # gRPC keeps the exception that `abort` raises, and with it this frame: leave no request in it.
             del request
-            return await answering
+            try:
+                answer = await answering
+            except grpc.aio.BaseError:
+                raise
+            except Exception as error:
+                bug = internal(error)
+            else:
+                return answer
+            return await abort(context, bug)
 
         return call
 
@@ -81,9 +89,17 @@ class Registration:
                         return
                     yield request
 
-            async with aclosing(behaviour(messages(), context)) as answers:
-                async for answer in answers:
-                    yield answer
+            try:
+                async with aclosing(behaviour(messages(), context)) as answers:
+                    async for answer in answers:
+                        yield answer
+                bug = None
+            except grpc.aio.BaseError:
+                raise
+            except Exception as error:
+                bug = internal(error)
+            if bug:
+                await abort(context, bug)
             if refused:
                 await self._refuse(refused[0], context)
 

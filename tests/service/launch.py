@@ -32,7 +32,7 @@ class RunningService:
 
     @property
     def http(self) -> str:
-        return "http://" + self._address(r"HTTP +http://(\S+)")
+        return self._address(r"HTTP +(https?://\S+)")
 
     @property
     def grpc(self) -> str:

@@ -206,6 +206,23 @@ async def test_a_head_without_end(beginning: bytes) -> None:
         writer.close()
 
 
+async def test_one_connection_more_than_there_may_be_is_refused() -> None:
+    async with serving(partial(Impatient, max_connections=2)) as address, asyncio.timeout(30):
+        connections = [await asyncio.open_connection(*address) for _ in range(3)]
+        answers = [await reader.readline() for reader, _ in connections[2:]]
+        for reader, writer in connections[:2]:
+            writer.write(REQUEST)
+            assert b"200" in await reader.readuntil(b"\r\n\r\n\0\0")
+        assert answers == [b"HTTP/1.1 503 Service Unavailable\r\n"]
+        connections[0][1].close()
+        await connections[0][1].wait_closed()
+        connections.append(await asyncio.open_connection(*address))
+        connections[-1][1].write(REQUEST)
+        assert b"200" in await connections[-1][0].readline()
+        for _, writer in connections:
+            writer.close()
+
+
 async def test_what_is_no_http_is_refused_in_the_form_of_every_error() -> None:
     async with serving() as address, asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(*address)

@@ -23,6 +23,9 @@ ADAPTER = CORE | {
     "tensors",
     "trace_context",
 }
+SERVER = ADAPTER | {
+    *("api_keys", "control", "listening", "log_settings", "settings", "shared_memory", "tls", "trace_settings"),
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "lifecycle": set(),
@@ -120,9 +123,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "log_settings": {"errors", "telemetry", "trace_context"},
     "listening": {"errors"},
-    "rest": ADAPTER | {"control", "listening", "log_settings", "rest", "settings", "shared_memory", "trace_settings"},
-    "rpc": ADAPTER
-    | {"control", "listening", "log_settings", "rpc", "pb", "settings", "shared_memory", "trace_settings"},
+    "api_keys": {"errors"},
+    "key_command": {"api_keys"},
+    "tls": {"errors"},
+    "file_changes": {"errors"},
+    "rest": SERVER | {"rest"},
+    "rpc": SERVER | {"rpc", "pb"},
     "client": {"pb"},
     "compare": {"client", "pb"},
     "app": ADAPTER
@@ -137,9 +143,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tracing",
         "trial_metrics",
         "triton_metrics",
-    },
+    }
+    | {"api_keys", "file_changes", "listening", "tls"},
     "announcement": {"app", "image_contract", "loading", "settings"},
-    "__main__": {"announcement", "app", "client", "compare", "errors", "rollout_command", "settings"},
+    "__main__": {"announcement", "app", "client", "compare", "errors", "key_command", "rollout_command", "settings"},
     "__init__": set(),
 }
 """For each module or package of the service, those of the service that it may import."""

@@ -22,7 +22,7 @@ NOTHING = cast(Any, None)
 def application_routes() -> list[Any]:
     """Every route that the service has, documentation included."""
     application = create_http_application(
-        *[NOTHING] * 11, version="0", request_timeout_s=1, max_request_bytes=1, max_images=1
+        *[NOTHING] * 12, version="0", request_timeout_s=1, max_request_bytes=1, max_images=1
     )
     assert isinstance(application, RequestScope)
     return cast(list[Any], cast(Any, application._app)._others.routes)

@@ -57,7 +57,12 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
     given: dict[str, object] = {
         "host": "0.0.0.0",
         "grpc_transport": "native",
-        "model_repository": "/somewhere",
+        "tls_certificate": Path("/somewhere/tls.crt"),
+        "tls_key": Path("/somewhere/tls.key"),
+        "tls_client_ca": Path("/somewhere/ca.crt"),
+        "api_keys": Path("/somewhere/keys"),
+        "cors_origins": "https://example.com",
+        "model_repository": Path("/somewhere"),
         "model_control_mode": "poll",
         "load_models": "cats,dogs",
         "system_shared_memory": True,
@@ -69,7 +74,7 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
         "default_model": "cats",
         "execution_provider": "cuda",
         "log_and_trace_changes": True,
-        "trace_file": "/somewhere/trace.json",
+        "trace_file": Path("/somewhere/trace.json"),
         "otlp_endpoint": "http://collector:4318",
         "otlp_sampling_ratio": 0.25,
         "log_format": "json",
@@ -78,7 +83,7 @@ def test_every_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPa
     value = given.get(name, 7)
     assert str(getattr(read(), name)) != str(value)
     monkeypatch.setenv(f"FOVEA_{name.upper()}", str(value))
-    assert getattr(read(), name) == (Path(str(value)) if name in ("model_repository", "trace_file") else value)
+    assert getattr(read(), name) == value
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,11 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         stack.push_async_callback(_close, repository, engine)
         metrics = await stack.enter_async_context(
             http_server(
-                create_metrics_application(telemetry), "metrics", settings.metrics_port, settings, HttpConnection
+                create_metrics_application(telemetry, lifecycle),
+                "metrics",
+                settings.metrics_port,
+                settings,
+                HttpConnection,
             )
         )
         grpc = await stack.enter_async_context(grpc_server(*servicers, known_calls, telemetry, lifecycle, settings))

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         description="What carries gRPC: grpcio, or native, pygrpc-native of the extra native: less CPU time a request, "
         "and a message of any size is taken into memory before it is refused.",
     )
-    metrics_port: Port = Field(8002, description="Port of Prometheus metrics, at /metrics.")
+    metrics_port: Port = Field(8002, description="Port of Prometheus metrics, at /metrics, and of health, for probes.")
     model_repository: Path = Field(BUNDLED_REPOSITORY, description="Folder of models, in Triton's layout.")
     default_model: str | None = Field(
         None,

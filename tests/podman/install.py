@@ -1,6 +1,6 @@
 """Install what container images are built and tried with, offline from then on: `python -m tests.podman.install`.
 
-podman and debootstrap come from the distribution (Debian or Ubuntu, as root). No registry is asked for a base image: it
+podman and mmdebstrap come from the distribution (Debian or Ubuntu, as root). No registry is asked for a base image: it
 is made of Debian's packages, as `localhost/fovea-test-base`. The wheels that the images install lie in
 `.tools/wheelhouse`.
 """
@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGURATION = Path(__file__).resolve().parent / "containers.conf"
 WHEELHOUSE = ROOT / ".tools" / "wheelhouse"
 REQUIREMENTS = [ROOT / "deploy" / "docker" / name for name in ("build.txt", "cpu.txt")]
-PROGRAMS = {"podman": "podman", "runc": "runc", "debootstrap": "debootstrap"}
-"""Each program, and the package that it is in."""
+PROGRAMS = ("podman", "runc", "mmdebstrap")
+"""Each is in a package of its name."""
 BASE = "localhost/fovea-test-base"
 SUITE = "bookworm"
 PYTHON = "3.11"
@@ -43,7 +43,7 @@ def environment() -> dict[str, str]:
 
 
 def install() -> None:
-    absent = [package for name, package in PROGRAMS.items() if not shutil.which(name)]
+    absent = [name for name in PROGRAMS if not shutil.which(name)]
     if absent:
         command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *absent]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -60,10 +60,9 @@ def _has_base() -> bool:
 
 def _make_base() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        root, archive = Path(folder) / "root", Path(folder) / "root.tar"
-        make = ["debootstrap", "--variant=minbase", "--include=python3,python3-venv", SUITE, str(root)]
-        subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
-        subprocess.run(["tar", "--directory", str(root), "--create", "--file", str(archive), "."], check=True)
+        archive = Path(folder) / "base.tar"
+        make = ["mmdebstrap", "--quiet", "--variant=essential", "--include=python3,python3-venv", SUITE, str(archive)]
+        subprocess.run(make, check=True)
         subprocess.run(["podman", "import", "--quiet", str(archive), BASE], env=environment(), check=True)
 
 

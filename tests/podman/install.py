@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIGURATION = Path(__file__).resolve().parent / "containers.conf"
 WHEELHOUSE = ROOT / ".tools" / "wheelhouse"
 REQUIREMENTS = [ROOT / "deploy" / "docker" / name for name in ("build.txt", "cpu.txt")]
-PROGRAMS = ("podman", "runc", "mmdebstrap")
+PROGRAMS = ("podman", "runc", "catatonit", "mmdebstrap")
 """Each is in a package of its name."""
 BASE = "localhost/fovea-test-base"
 SUITE = "bookworm"
@@ -28,7 +28,7 @@ PYTHON = "3.11"
 
 def missing() -> str:
     """Why no image can be built; empty if one can."""
-    absent = [name for name in ("podman", "runc") if not shutil.which(name)]
+    absent = [name for name in ("podman", "runc", "catatonit") if not shutil.which(name)]
     if absent:
         return f"no {' and no '.join(absent)}: python -m tests.podman.install"
     if not _has_base():

@@ -84,7 +84,11 @@ def running(image: str, *options: str) -> Iterator[Container]:
     ports = [f"--publish=127.0.0.1::{port}" for port in (8000, 8001, 8002)]
     container = Container(podman("run", "--detach", *HARDENED, *ports, *options, image).strip())
     try:
-        wait_until_answered(f"http://{container.address(8002)}/v2/health/live")
+        try:
+            wait_until_answered(f"http://{container.address(8002)}/v2/health/live")
+        except AssertionError as error:
+            error.add_note(container.log())
+            raise
         yield container
     finally:
         podman("rm", "--force", "--time=0", container.name)

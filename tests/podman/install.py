@@ -22,6 +22,8 @@ PROGRAMS = ("podman", "runc", "catatonit", "mmdebstrap")
 """Each is in a package of its name."""
 BASE = "localhost/fovea-test-base"
 SUITE = "bookworm"
+PACKAGES = "python3,python3-venv,libstdc++6"
+"""What the image that stands in the Dockerfiles has too."""
 PYTHON = "3.11"
 """The suite's."""
 
@@ -61,7 +63,7 @@ def _has_base() -> bool:
 def _make_base() -> None:
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "base.tar"
-        make = ["mmdebstrap", "--quiet", "--variant=essential", "--include=python3,python3-venv", SUITE, str(archive)]
+        make = ["mmdebstrap", "--quiet", "--variant=essential", f"--include={PACKAGES}", SUITE, str(archive)]
         subprocess.run(make, check=True)
         subprocess.run(["podman", "import", "--quiet", str(archive), BASE], env=environment(), check=True)
 

@@ -21,7 +21,7 @@ HARDENED = (
     *("--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=512m", "--pids-limit=256"),
 )
 """What docs/containers.md says of how to run it."""
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 
 
 def podman(*arguments: str, timeout_s: float = 120.0) -> str:

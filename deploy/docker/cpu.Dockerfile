@@ -5,19 +5,19 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY deploy/docker/build.txt ./
 RUN python3 -m venv tools && tools/bin/pip install --require-hashes --no-deps --requirement build.txt
 COPY deploy/docker/cpu.txt ./
 RUN python3 -m venv --without-pip /app/.venv \
-    && tools/bin/pip --python /app/.venv install --require-hashes --no-deps --requirement cpu.txt
+    && tools/bin/pip --python /app/.venv install --no-compile --require-hashes --no-deps --requirement cpu.txt
 COPY pyproject.toml README.md ./
 COPY service service
 COPY model/__init__.py model/__init__.py
 # Nothing in the image carries the time at which it was built.
 ARG SOURCE_DATE_EPOCH=1767225600
 RUN tools/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
-    && tools/bin/pip --python /app/.venv install --no-deps --no-index dist/*.whl \
+    && tools/bin/pip --python /app/.venv install --no-compile --no-deps --no-index dist/*.whl \
     # Training is not in the image.
     && rm /app/.venv/bin/fovea-model \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /app/.venv/lib \

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: serve install install-train test test-all audit lint loadtest bench proto constraints clean
+.PHONY: serve install install-train test test-all audit lint loadtest bench proto constraints image-requirements clean
 
 serve: install
 	$(BIN)/fovea serve
@@ -28,6 +28,7 @@ lint: .venv/test .venv/lint
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/buf lint
+	$(BIN)/hadolint deploy/docker/*.Dockerfile
 
 loadtest: .venv/loadtest
 	$(BIN)/python -m loadtests
@@ -45,6 +46,16 @@ constraints: .venv
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --quiet --no-annotate --no-header \
 		--no-emit-index-url --all-extras \
 		--output-file constraints.txt
+
+# What the container images install, and what they are built with: the same versions, with the hash of every file.
+HASHED := $(BIN)/uv pip compile --constraint constraints.txt --universal --python-version 3.11 --quiet --no-annotate \
+	--no-header --no-emit-index-url --generate-hashes
+image-requirements: .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(HASHED) pyproject.toml --extra cpu --output-file deploy/docker/cpu.txt
+	$(HASHED) pyproject.toml --extra gpu --output-file deploy/docker/cuda.txt
+	$(HASHED) pyproject.toml --extra cpu --no-emit-package onnxruntime --output-file deploy/docker/jetson.txt
+	$(HASHED) deploy/docker/build.in --output-file deploy/docker/build.txt
 
 clean:
 	rm -rf .venv

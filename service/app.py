@@ -193,7 +193,11 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
             _register_accelerator(settings.device_id, telemetry, stack)
         metrics = await stack.enter_async_context(
             http_server(
-                create_metrics_application(telemetry), "metrics", settings.metrics_port, settings, HttpConnection
+                create_metrics_application(telemetry, lifecycle),
+                "metrics",
+                settings.metrics_port,
+                settings,
+                HttpConnection,
             )
         )
         grpc = await stack.enter_async_context(

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         "", description="Origins whose web pages may use the HTTP API, by commas; https://example.com or *."
     )
     max_connections: PositiveInt = Field(16384, description="Most connections at a time, for each port.")
-    metrics_port: Port = Field(8002, description="Port of Prometheus metrics, at /metrics.")
+    metrics_port: Port = Field(8002, description="Port of Prometheus metrics, at /metrics, and of health, for probes.")
     model_repository: Path = Field(BUNDLED_REPOSITORY, description="Folder of models, in Triton's layout.")
     default_model: str | None = Field(
         None,

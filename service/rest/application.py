@@ -25,6 +25,7 @@ from service.repository import Repository
 from service.rest.authentication import Authentication
 from service.rest.compression import WINDOW_BITS
 from service.rest.cors import cors
+from service.rest.health import health_routes
 from service.rest.hot_paths import HotPaths
 from service.rest.images import image_routes
 from service.rest.known_infer import KnownInfer
@@ -89,7 +90,8 @@ def create_http_application(
         *protocol,
         *shared_memory_routes(memory, request_timeout_s=request_timeout_s),
         *log_and_trace_routes(log_settings, trace_settings, request_timeout_s=request_timeout_s),
-        *operations_routes(repository, lifecycle),
+        *operations_routes(repository),
+        *health_routes(lifecycle),
     ]
     handlers = _error_handlers()
     application = Starlette(
@@ -106,14 +108,15 @@ def create_http_application(
     return RequestScope(served, lifecycle)
 
 
-def create_metrics_application(telemetry: Telemetry) -> ASGIApp:
-    """What Prometheus asks, on a port of its own."""
+def create_metrics_application(telemetry: Telemetry, lifecycle: Lifecycle) -> ASGIApp:
+    """What the operator's own programs ask, on a port of their own: Prometheus metrics, and health for probes."""
 
     def metrics(request: Request) -> Response:
         content, media_type = telemetry.page(request.headers.get("accept", ""))
         return Response(content, headers={"content-type": media_type})
 
-    return Starlette(routes=[Route("/metrics", metrics)], exception_handlers=_error_handlers())
+    routes = [Route("/metrics", metrics), *health_routes(lifecycle)]
+    return Starlette(routes=routes, exception_handlers=_error_handlers())
 
 
 def _error_handlers() -> Mapping[Any, ExceptionHandler]:

@@ -1,4 +1,4 @@
-"""What operators and callers ask about the service: health and models."""
+"""What operators and callers ask about the models."""
 
 from __future__ import annotations
 
@@ -7,21 +7,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from service.image_contract import ImageContract
-from service.lifecycle import Lifecycle
 from service.repository import ModelEntry, Repository, VersionEntry
 from service.rest.schemas import ModelBody, ModelsBody, VersionBody
 
 
-def operations_routes(repository: Repository, lifecycle: Lifecycle) -> list[Route]:
-    async def live(request: Request) -> JSONResponse:
-        return JSONResponse({"live": True})
-
-    async def ready(request: Request) -> JSONResponse:
-        reason = lifecycle.not_ready
-        if reason is None:
-            return JSONResponse({"ready": True})
-        return JSONResponse({"ready": False, "error": reason}, status_code=503)
-
+def operations_routes(repository: Repository) -> list[Route]:
     async def models(request: Request) -> JSONResponse:
         body = ModelsBody(models=[_model(model) for model in repository.models.values()])
         return JSONResponse(body.model_dump())
@@ -30,8 +20,6 @@ def operations_routes(repository: Repository, lifecycle: Lifecycle) -> list[Rout
         return JSONResponse(_model(repository.find(request.path_params["name"])).model_dump())
 
     return [
-        Route("/v2/health/live", live),
-        Route("/v2/health/ready", ready),
         Route("/v1/models", models),
         Route("/v1/models/{name}", model),
     ]

@@ -404,6 +404,13 @@ def test_health(http: httpx.Client) -> None:
     assert (http.get("/v2/health/ready").status_code, http.get("/v2/health/ready").json()) == (200, {"ready": True})
 
 
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready"])
+def test_health_is_on_the_metrics_port_too(service: RunningService, http: httpx.Client, path: str) -> None:
+    """For probes, which have neither key nor certificate."""
+    on_metrics = httpx.get(service.metrics.removesuffix("/metrics") + path)
+    assert (on_metrics.status_code, on_metrics.json()) == (200, http.get(path).json())
+
+
 def test_models(http: httpx.Client) -> None:
     model = http.get("/v1/models/colours").json()
     assert http.get("/v1/models").json() == {"models": [model]}
@@ -446,6 +453,8 @@ def test_a_broken_model_shows_its_reason(broken_service: RunningService, name: s
         assert ready.status_code == 503
         assert ready.json()["ready"] is False
         assert BROKEN[name] in ready.json()["error"]
+        on_metrics = httpx.get(broken_service.metrics.removesuffix("/metrics") + "/v2/health/ready")
+        assert (on_metrics.status_code, on_metrics.json()) == (503, ready.json())
         assert f"model '{name}' is not ready: " in error_of(post_image(http, model=name), 503)
         assert BROKEN[name] in broken_service.stderr()
         assert f"NOT READY: {name}" in broken_service.announcement

@@ -52,9 +52,9 @@ HASHED := $(BIN)/uv pip compile --constraint constraints.txt --universal --pytho
 	--no-header --no-emit-index-url --generate-hashes
 image-requirements: .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
-	$(HASHED) pyproject.toml --extra cpu --output-file deploy/docker/cpu.txt
-	$(HASHED) pyproject.toml --extra gpu --output-file deploy/docker/cuda.txt
-	$(HASHED) pyproject.toml --extra cpu --no-emit-package onnxruntime --output-file deploy/docker/jetson.txt
+	$(HASHED) pyproject.toml --extra cpu --extra otlp --output-file deploy/docker/cpu.txt
+	$(HASHED) pyproject.toml --extra gpu --extra otlp --output-file deploy/docker/cuda.txt
+	$(HASHED) pyproject.toml --extra cpu --extra otlp --no-emit-package onnxruntime --output-file deploy/docker/jetson.txt
 	$(HASHED) deploy/docker/build.in --output-file deploy/docker/build.txt
 
 clean:

@@ -13,7 +13,7 @@ from service.settings import Settings
 
 def announcement(running: Running, settings: Settings) -> str:
     """What is served, on which execution provider, where, and a `curl` line that works as it stands."""
-    served_versions = running.repository.served()
+    served_versions = running.repository.catalogue.served()
     http = f"{'https' if settings.tls_certificate else 'http'}://{running.http_address}"
     lines = [f"Fovea {version('fovea')} serves {settings.model_repository}"]
     lines += [
@@ -22,7 +22,7 @@ def announcement(running: Running, settings: Settings) -> str:
         f"max batch size {served.config.max_batch_size}"
         for served in served_versions
     ]
-    lines += [f"  NOT READY: {problem}" for problem in running.repository.problems()]
+    lines += [f"  NOT READY: {problem}" for problem in running.repository.catalogue.problems()]
     if running.open_to_everyone:
         lines.append(f"  OPEN     {OPEN_TO_EVERYONE}")
     lines += [

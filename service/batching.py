@@ -72,6 +72,13 @@ class Waiter(Protocol[Result]):
     def set_exception(self, error: FoveaError, /) -> None: ...
 
 
+class Timed(Protocol):
+    """An item that waits, or is on its way, as its caller sees it."""
+
+    def forget_time(self) -> None:
+        """It is over: nothing is left to be timed."""
+
+
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Item, Result]):
     """An item in the queue, or on its way through an instance."""
@@ -132,7 +139,7 @@ class DynamicBatcher(Generic[Item, Result]):
         on_batch: Callable[[BatchRecord], None] = lambda record: None,
     ) -> None:
         self._max_batch_size = max_batch_size
-        self._max_queue_size = max_queue_size
+        self.max_queue_size = max_queue_size
         self._max_queue_delay_s = max_queue_delay_s
         self._on_batch = on_batch
         self._queues: list[deque[Entry[Item, Result]]] = [deque() for _ in range(priority_levels)]
@@ -155,11 +162,6 @@ class DynamicBatcher(Generic[Item, Result]):
     def waiting(self) -> int:
         """Items that wait for an instance."""
         return sum(map(len, self._queues))
-
-    @property
-    def max_queue_size(self) -> int:
-        """Most rows that may wait."""
-        return self._max_queue_size
 
     async def submit(
         self,
@@ -208,10 +210,10 @@ class DynamicBatcher(Generic[Item, Result]):
         """Raises:
         QueueFullError: an item of so many rows would be refused now.
         """
-        if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
+        if self._waiting_rows and self._waiting_rows + rows > self.max_queue_size:
             self._drop_abandoned()
-            if self._waiting_rows and self._waiting_rows + rows > self._max_queue_size:
-                raise QueueFullError(f"Exceeds maximum queue size: {self._max_queue_size} rows are waiting")
+            if self._waiting_rows and self._waiting_rows + rows > self.max_queue_size:
+                raise QueueFullError(f"Exceeds maximum queue size: {self.max_queue_size} rows are waiting")
 
     def enqueue(
         self,

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from service.catalogue import Catalogue
 from service.decoding import Decoder
 from service.errors import (
     FoveaError,
@@ -22,7 +23,6 @@ from service.errors import (
 from service.image_contract import ImageContract, NoImagesError, Scores
 from service.inference import Timeline, run
 from service.loading import ServedVersion
-from service.repository import Repository
 from service.tensors import Array
 from service.trial import Part
 
@@ -85,12 +85,12 @@ class Classifier:
 
     def __init__(
         self,
-        repository: Repository,
+        catalogue: Catalogue,
         decoder: Decoder,
         *,
         max_images: int,
     ) -> None:
-        self._repository = repository
+        self._catalogue = catalogue
         self._decoder = decoder
         self._max_images = max_images
 
@@ -115,7 +115,7 @@ class Classifier:
         Raises:
             FoveaError: the request as a whole cannot be answered.
         """
-        served, part = self._repository.choose(model, version)
+        served, part = self._catalogue.choose(model, version)
         contract = _image_contract(served)
         if contract.features:
             raise InvalidInputError(
@@ -133,7 +133,7 @@ class Classifier:
         self, images: Sequence[EncodedImage], *, model: str = "", version: str = "", deadline: float
     ) -> Answer[Array]:
         """Each image's features, (D,) float32. As `classify`, but that the default is the only model of features."""
-        served, part = self._repository.choose(model, version, features=True)
+        served, part = self._catalogue.choose(model, version, features=True)
         contract = _image_contract(served)
         if not contract.features:
             raise InvalidInputError(
@@ -147,7 +147,7 @@ class Classifier:
         Args:
             features: whether the request is to `embed`.
         """
-        return self._repository.known(name, features=features)
+        return self._catalogue.known(name, features=features)
 
     async def _answer(
         self,

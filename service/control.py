@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from service.errors import ForbiddenError, InvalidInputError
-from service.repository import Repository
 
 FILE = "file:"
+
+
+class Loader(Protocol):
+    """A `Repository`, or what stands for one in another process."""
+
+    async def load(
+        self, name: str, *, override: str | None = None, files: Mapping[str, bytes] | None = None
+    ) -> None: ...
+
+    async def unload(self, name: str) -> None: ...
 
 
 class Control:
@@ -17,8 +27,8 @@ class Control:
         allowed: whether clients may.
     """
 
-    def __init__(self, repository: Repository, *, allowed: bool) -> None:
-        self._repository = repository
+    def __init__(self, loader: Loader, *, allowed: bool) -> None:
+        self._loader = loader
         self._allowed = allowed
 
     async def load(self, model: str, config: str | None, files: Mapping[str, bytes]) -> None:
@@ -33,7 +43,7 @@ class Control:
         """
         self._require_allowed()
         paths = {key.removeprefix(FILE): content for key, content in files.items()}
-        await self._repository.load(model, override=config, files=paths)
+        await self._loader.load(model, override=config, files=paths)
 
     async def unload(self, model: str) -> None:
         """Unload a model. Its requests are answered first.
@@ -42,7 +52,7 @@ class Control:
             ForbiddenError: it is not allowed.
         """
         self._require_allowed()
-        await self._repository.unload(model)
+        await self._loader.unload(model)
 
     def _require_allowed(self) -> None:
         if not self._allowed:

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from service.batching import BatchRecord, Completed
+from service.catalogue import Catalogue
 from service.decoding import Decoder
 from service.errors import FoveaError, InvalidInputError, NotFoundError
 from service.image_contract import ImageContract
 from service.loading import ServedVersion
 from service.model_config import ModelConfig
-from service.repository import Repository
 from service.tensors import DTYPES, Array, Tensors, TensorSpec
 from service.traffic import Chosen
 from service.trial import Part
@@ -58,13 +58,13 @@ class InferenceAnswer:
 class Inference:
     """Checks a request against the model's configuration, puts it in the queue, and counts."""
 
-    def __init__(self, repository: Repository, decoder: Decoder) -> None:
-        self._repository = repository
+    def __init__(self, catalogue: Catalogue, decoder: Decoder) -> None:
+        self._catalogue = catalogue
         self._decoder = decoder
 
     def known_model(self, name: str) -> str:
         """The model that a request's name stands for; empty where there is none."""
-        return name and self._repository.known(name)
+        return name and self._catalogue.known(name)
 
     def choose(self, model: str, version: str) -> Chosen:
         """The version that a request gets that has come; where it names none, as the model's rollout says.
@@ -75,11 +75,11 @@ class Inference:
         """
         if not model:
             raise NotFoundError("Request for unknown model: '' is not found")
-        return self._repository.choose(model, version)
+        return self._catalogue.choose(model, version)
 
     def next(self, model: str, version: str) -> Chosen:
         """What `choose` will say; and whoever takes it has its part begin."""
-        return self._repository.next(model, version)
+        return self._catalogue.next(model, version)
 
     async def infer(
         self,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from service.batching import Completed, Entry
+from service.batching import Completed, Timed
 from service.errors import FoveaError
 from service.inference import Inference, Tensor, Timeline
 from service.lifecycle import Lifecycle
@@ -164,7 +164,7 @@ class Flight:
         self._answer = answer
         self._fail = fail
         self._over = False
-        self._entry: Entry[Tensors, Tensors] | None = None
+        self._entry: Timed | None = None
 
     def begin(self, timeout_s: float) -> None:
         """Enter the queue; where that refuses it, it has failed."""

@@ -15,7 +15,7 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
-        self._problems: Callable[[], list[str]] = lambda: ["the service is starting"]
+        self._problems: Callable[[], list[str]] | None = None
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -23,7 +23,14 @@ class Lifecycle:
     @property
     def not_ready(self) -> str | None:
         """Why the service is not ready; None when it is."""
-        return "the service is stopping" if self.stopping.is_set() else "; ".join(self._problems()) or None
+        if self.stopping.is_set():
+            return "the service is stopping"
+        return "; ".join(self._problems()) or None if self._problems else "the service is starting"
+
+    @property
+    def has_started(self) -> bool:
+        """Whether every model was tried."""
+        return self._problems is not None
 
     def started(self, problems: Callable[[], list[str]]) -> None:
         """Every model was tried; ready, for as long as there are no problems."""

@@ -8,13 +8,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tritonclient.grpc import model_config_pb2 as pb
 
 from service.backends.engine import Engine, Session
 from service.backends.instance import Instance
-from service.batching import DynamicBatcher
+from service.batching import Completed, Timed, Waiter
 from service.errors import ModelError
 from service.golden import check_golden
 from service.image_contract import ImageContract, NoImagesError, image_contract
@@ -22,6 +23,7 @@ from service.images import Pixels
 from service.model_config import ModelConfig, complete
 from service.statistics import VersionStatistics
 from service.tensors import DTYPES, Array, Tensors, TensorSpec
+from service.trace_context import TraceContext
 
 log = logging.getLogger("fovea.repository")
 
@@ -45,6 +47,56 @@ class OpenedVersion:
     proven: bool
 
 
+class Batcher(Protocol):
+    """Where the requests for a version wait: a `DynamicBatcher`, or what stands for one in another process."""
+
+    @property
+    def queue_depth(self) -> int: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def max_queue_size(self) -> int: ...
+
+    async def submit(
+        self,
+        item: Tensors,
+        deadline: float | None = None,
+        *,
+        rows: int = 1,
+        kind: Hashable = None,
+        priority: int = 1,
+        queue_timeout_s: float | None = None,
+    ) -> Completed[Tensors]: ...
+
+    def enqueue(
+        self,
+        item: Tensors,
+        waiter: Waiter[Tensors],
+        deadline: float | None = None,
+        *,
+        rows: int = 1,
+        kind: Hashable = None,
+        priority: int = 1,
+        queue_timeout_s: float | None = None,
+        trace: TraceContext | None = None,
+    ) -> Timed: ...
+
+    def require_room(self, rows: int = 1) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class OpenInstance(Protocol):
+    """What a served version tells of its instances, and ends them with."""
+
+    @property
+    def provider(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(eq=False)
 class ServedVersion:
     """A version at work.
@@ -58,8 +110,8 @@ class ServedVersion:
     config: ModelConfig
     version: str
     images: ImageContract | NoImagesError
-    instances: Sequence[Instance]
-    batcher: DynamicBatcher[Tensors, Tensors]
+    instances: Sequence[OpenInstance]
+    batcher: Batcher
     proven: bool
     statistics: VersionStatistics
     withdrawn: bool = False

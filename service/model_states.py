@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.catalogue import Catalogue
 from service.lifecycle import Lifecycle
-from service.repository import Repository
 
 MAX_REASON_LENGTH = 200
 
@@ -16,8 +16,8 @@ MAX_REASON_LENGTH = 200
 class ModelStates(Collector):
     """Collector of what is wanted: a model that was unloaded, or that nobody asked for, is not told of."""
 
-    def __init__(self, repository: Repository, lifecycle: Lifecycle) -> None:
-        self._repository = repository
+    def __init__(self, catalogue: Catalogue, lifecycle: Lifecycle) -> None:
+        self._catalogue = catalogue
         self._lifecycle = lifecycle
 
     def collect(self) -> Iterable[Metric]:
@@ -30,7 +30,7 @@ class ModelStates(Collector):
             labels=["model", "version", "reason"],
         )
         # Metrics are collected in a thread, while models come and go.
-        for model in list(self._repository.models.values()):
+        for model in list(self._catalogue.models.values()):
             if not model.wanted:
                 continue
             for entry in list(model.versions.values()):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from importlib.metadata import version
 
 from tritonclient.grpc import service_pb2 as pb
 
+from service.catalogue import Catalogue, State
 from service.errors import FoveaError, InvalidInputError
 from service.loading import ServedVersion
-from service.repository import Repository, State
 from service.statistics import BatchStatistics, Duration
 from service.tensors import TensorSpec
 
@@ -32,12 +32,21 @@ class ServiceInformation:
     """Answers for the protocol's questions about the server and its models.
 
     Args:
+        counted: what was counted, of one version, of a model's, or of all.
         name: the server's, in its metadata.
         allowed: the extensions that the settings allow besides those that there always are.
     """
 
-    def __init__(self, repository: Repository, *, name: str, allowed: Iterable[str]) -> None:
-        self._repository = repository
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        counted: Callable[[str, str], Awaitable[pb.ModelStatisticsResponse]],
+        *,
+        name: str,
+        allowed: Iterable[str],
+    ) -> None:
+        self._catalogue = catalogue
+        self._counted = counted
         self._name = name
         self._extensions = [*EXTENSIONS, *allowed]
 
@@ -47,14 +56,14 @@ class ServiceInformation:
     def ready(self, model: str, model_version: str) -> bool:
         """Whether a model, or a version of it, takes requests; False where there is none."""
         try:
-            self._repository.resolve(model, model_version)
+            self._catalogue.resolve(model, model_version)
         except FoveaError:
             return False
         return True
 
     def model(self, model: str, model_version: str) -> pb.ModelMetadataResponse:
-        served = self._repository.resolve(model, model_version)
-        versions = [model_version] if model_version else self._repository.ready_versions(model)
+        served = self._catalogue.resolve(model, model_version)
+        versions = [model_version] if model_version else self._catalogue.ready_versions(model)
         batch = [-1] if served.config.max_batch_size else []
 
         def tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
@@ -71,22 +80,15 @@ class ServiceInformation:
         )
 
     def config(self, model: str, model_version: str) -> pb.ModelConfigResponse:
-        return pb.ModelConfigResponse(config=self._repository.resolve(model, model_version).config.proto)
+        return pb.ModelConfigResponse(config=self._catalogue.resolve(model, model_version).config.proto)
 
-    def statistics(self, model: str, model_version: str) -> pb.ModelStatisticsResponse:
+    async def statistics(self, model: str, model_version: str) -> pb.ModelStatisticsResponse:
         """Of one version, of a model's, or of all.
 
         Raises:
             InvalidInputError: no such model or version is served.
         """
-        found = [
-            served
-            for served in self._repository.served()
-            if model in ("", served.name) and model_version in ("", served.version)
-        ]
-        if model and not found:
-            raise InvalidInputError(f"requested model '{model}' is not available")
-        return pb.ModelStatisticsResponse(model_stats=map(_statistics, found))
+        return await self._counted(model, model_version)
 
     def index(self, *, ready: bool) -> pb.RepositoryIndexResponse:
         """Every model version, or those that are ready."""
@@ -94,13 +96,27 @@ class ServiceInformation:
 
     def _index(self, ready: bool) -> Iterator[pb.RepositoryIndexResponse.ModelIndex]:
         index = pb.RepositoryIndexResponse.ModelIndex
-        for model in self._repository.models.values():
+        for model in self._catalogue.models.values():
             for entry in model.versions.values():
                 if entry.state is State.READY or not ready:
                     yield index(name=model.name, version=entry.version, state=entry.state.value, reason=entry.reason)
             if not model.versions and not ready:
                 state = State.UNAVAILABLE.value if model.wanted else ""
                 yield index(name=model.name, state=state, reason=model.reason)
+
+
+def statistics_of(catalogue: Catalogue, model: str, model_version: str) -> pb.ModelStatisticsResponse:
+    """What this process has counted, of one version, of a model's, or of all.
+
+    Raises:
+        InvalidInputError: no such model or version is served.
+    """
+    found = [
+        served for served in catalogue.served() if model in ("", served.name) and model_version in ("", served.version)
+    ]
+    if model and not found:
+        raise InvalidInputError(f"requested model '{model}' is not available")
+    return pb.ModelStatisticsResponse(model_stats=map(_statistics, found))
 
 
 def require_version(text: str) -> str:

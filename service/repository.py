@@ -1,4 +1,4 @@
-"""The model repository: a folder of models in Triton's layout, loaded, swapped, unloaded and looked up."""
+"""The model repository: a folder of models in Triton's layout, loaded, swapped and unloaded."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from service.backends.engine import Engine
 from service.batching import BatchRecord, DynamicBatcher
-from service.errors import FoveaError, InvalidInputError, ModelError, NotFoundError, StartError, UnavailableError
+from service.catalogue import Catalogue, ModelEntry, State, VersionEntry
+from service.errors import FoveaError, InvalidInputError, ModelError, NotFoundError, StartError
 from service.loading import OpenedVersion, ServedVersion, open_version
 from service.model_config import read_proto, served_versions
 from service.model_folder import (
@@ -29,7 +28,7 @@ from service.model_folder import (
 from service.rollout import Rollout, declared, opened_by, require_served, show_rollout
 from service.statistics import VersionStatistics
 from service.tensors import Tensors
-from service.traffic import Chosen, Traffic
+from service.traffic import Traffic
 from service.trial import Observe, TakenUp
 
 log = logging.getLogger("fovea.repository")
@@ -40,56 +39,8 @@ UNLOADED = "unloaded"
 OnBatch = Callable[[str, str, BatchRecord], None]
 
 
-class State(Enum):
-    LOADING = "LOADING"
-    READY = "READY"
-    UNAVAILABLE = "UNAVAILABLE"
-
-
-@dataclass
-class VersionEntry:
-    """A version and how it fares.
-
-    Attributes:
-        content: stands for what its files held when it was opened.
-        tried: the same, of the last try.
-        reason: why it is not ready, or why the last try left it as it was.
-    """
-
-    version: str
-    content: str
-    tried: str
-    state: State = State.LOADING
-    reason: str = ""
-    served: ServedVersion | None = None
-
-
-@dataclass
-class ModelEntry:
-    """A model; `reason` says why its versions could not be tried, the last time they were to be.
-
-    `wanted` is False of a model that nobody has asked to be loaded, or that was unloaded. `traffic` is None where its
-    highest version that is ready answers, as nothing is declared of a rollout.
-    """
-
-    name: str
-    versions: dict[str, VersionEntry] = field(default_factory=dict)
-    reason: str = ""
-    wanted: bool = True
-    traffic: Traffic | None = None
-
-    @property
-    def gives_features(self) -> bool:
-        """Whether what it has ready gives features, and no classes."""
-        return any(entry.served and entry.served.gives_features for entry in self.versions.values())
-
-    def ready(self, version: str) -> ServedVersion | None:
-        entry = self.versions.get(version)
-        return entry.served if entry else None
-
-
 class Repository:
-    """Loads a folder of models and finds the version that a request means.
+    """Loads a folder of models, and what changes in it.
 
     Args:
         folder: `<name>/{config.pbtxt, labels.txt, <version>/model.onnx}`.
@@ -101,6 +52,9 @@ class Repository:
         on_served, on_withdrawn: told of every version that begins or ends to take requests.
         on_change: told after every load and unload.
         on_trial: told what comes of versions on trial.
+
+    Attributes:
+        catalogue: finds what is loaded.
 
     Raises:
         StartError: the folder or the default model is not there.
@@ -141,7 +95,8 @@ class Repository:
             raise StartError(f"FOVEA_DEFAULT_MODEL={default_model}: {folder} holds {', '.join(self.models)}")
         for name, model in self.models.items():
             model.wanted = wanted is None or name in wanted
-        self._default_model = default_model or (next(iter(self.models)) if len(self.models) == 1 else None)
+        only = next(iter(self.models)) if len(self.models) == 1 else None
+        self.catalogue = Catalogue(self.models, default_model or only)
 
     async def start(self) -> None:
         """Load every model that is wanted.
@@ -150,7 +105,7 @@ class Repository:
         """
         await asyncio.to_thread(self._engine.refresh)
         await self._load_each([name for name, model in self.models.items() if model.wanted])
-        self._blocking = {model.name for model in self.models.values() if self._problems_of(model)}
+        self._blocking = {model.name for model in self.models.values() if self.catalogue.problems_of(model)}
         self._on_change()
 
     async def load(self, name: str, *, override: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
@@ -196,120 +151,9 @@ class Repository:
                 self._withdraw(entry)
         await asyncio.gather(*self._draining)
 
-    def served(self) -> list[ServedVersion]:
-        # Metrics ask in a thread, while models come and go.
-        models = list(self.models.values())
-        return [entry.served for model in models for entry in list(model.versions.values()) if entry.served]
-
     def blocking(self) -> list[str]:
         """Why the service is not ready: the problems that it started with, and still has."""
-        return [problem for name in sorted(self._blocking) for problem in self._problems_of(self.models[name])]
-
-    def problems(self) -> list[str]:
-        """Why the repository is not all ready: one sentence for each model or version."""
-        return [problem for model in self.models.values() for problem in self._problems_of(model)]
-
-    def _problems_of(self, model: ModelEntry) -> list[str]:
-        if not model.wanted:
-            return []
-        found = [f"{model.name}: {model.reason}"] if model.reason else []
-        return found + [
-            f"{model.name} version {entry.version}: {entry.reason or 'loading'}"
-            for entry in list(model.versions.values())
-            if entry.state is not State.READY
-        ]
-
-    def find(self, name: str) -> ModelEntry:
-        """Look a model up by name.
-
-        Raises:
-            NotFoundError: there is none.
-        """
-        if name not in self.models:
-            raise NotFoundError(f"Request for unknown model: {shown(name)} is not found")
-        return self.models[name]
-
-    def known(self, name: str, *, features: bool = False) -> str:
-        """The model that a name stands for (empty: as `resolve`); empty where there is none."""
-        if not name:
-            names = self._meant(features)
-            name = names[0] if len(names) == 1 else ""
-        return name if name in self.models else ""
-
-    def resolve(self, name: str, version: str, *, features: bool = False) -> ServedVersion:
-        """The version that a name means; empty strings: the default model, its current version.
-
-        Args:
-            features: whether features are asked for: then the default is the only model that gives some.
-
-        Raises:
-            InvalidInputError: no model named, and there is no default.
-            NotFoundError: no such model or version.
-            UnavailableError: it is not ready.
-        """
-        model = self.find(name or self._default(features))
-        return self._named(model, version or (model.traffic.rollout.current if model.traffic else ""))
-
-    def next(self, name: str, version: str, *, features: bool = False) -> Chosen:
-        """What the next request gets, as `resolve` but that one without a version may be the canary's. Its part in a
-        trial, where it has one, is to be told that it begins.
-
-        Raises:
-            FoveaError: as `resolve`.
-        """
-        model = self.find(name or self._default(features))
-        if model.traffic and not version:
-            if chosen := model.traffic.next():
-                return chosen
-            version = model.traffic.rollout.current
-        return Chosen(self._named(model, version), None)
-
-    def choose(self, name: str, version: str, *, features: bool = False) -> Chosen:
-        """What a request gets that has come, as `next`."""
-        chosen = self.next(name, version, features=features)
-        if chosen.part:
-            chosen.part.begin()
-        return chosen
-
-    def _default(self, features: bool) -> str:
-        """The model that a request means that names none."""
-        names = self._meant(features)
-        if not names:
-            raise InvalidInputError(
-                "no model named, and none that is ready gives " + ("features" if features else "classes")
-            )
-        if len(names) > 1:
-            raise InvalidInputError(f"no model named: must be one of {', '.join(names)}")
-        return names[0]
-
-    def _named(self, model: ModelEntry, version: str) -> ServedVersion:
-        """A version by its number; empty: the highest that is ready."""
-        name = model.name
-        if not model.wanted:
-            raise NotFoundError(f"Request for unknown model: '{name}' has no available versions")
-        if version:
-            if version not in model.versions and not model.reason:
-                named = version if version.isdecimal() else shown(version)
-                raise NotFoundError(f"Request for unknown model: '{name}' version {named} is not found")
-            entries = [model.versions[version]] if version in model.versions else []
-        else:
-            entries = list(model.versions.values())
-        ready = [entry.served for entry in entries if entry.served]
-        if ready:
-            # Asked for with every request, and mostly there is one.
-            return ready[0] if len(ready) == 1 else max(ready, key=lambda served: int(served.version))
-        reason = model.reason or (entries[-1].reason if entries else "") or "loading"
-        raise UnavailableError(f"model '{name}' is not ready: {reason}")
-
-    def _meant(self, features: bool) -> list[str]:
-        """The models that a request without a name may mean."""
-        if self._default_model is not None and not features:
-            return [self._default_model]
-        return [model.name for model in self.models.values() if model.gives_features is features]
-
-    def ready_versions(self, name: str) -> list[str]:
-        """The versions of a model that take requests, ascending."""
-        return sorted((entry.version for entry in self.find(name).versions.values() if entry.served), key=int)
+        return [problem for name in sorted(self._blocking) for problem in self.catalogue.problems_of(self.models[name])]
 
     def _is_model(self, name: str) -> bool:
         return is_folder_name(name) and (self._folder / name).is_dir()
@@ -338,7 +182,7 @@ class Repository:
         finally:
             if not self._is_model(name) and not any(entry.served for entry in model.versions.values()):
                 del self.models[name]
-            if name not in self.models or not self._problems_of(model):
+            if name not in self.models or not self.catalogue.problems_of(model):
                 self._blocking.discard(name)
             self._on_change()
         if failed:

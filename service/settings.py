@@ -55,6 +55,10 @@ class Settings(BaseSettings):
         "", description="Origins whose web pages may use the HTTP API, by commas; https://example.com or *."
     )
     max_connections: PositiveInt = Field(16384, description="Most connections at a time, for each port.")
+    front_processes: PositiveInt = Field(
+        1,
+        description="Processes that answer HTTP and gRPC before the one that has the models; 1: that one does it all.",
+    )
     metrics_port: Port = Field(8002, description="Port of Prometheus metrics, at /metrics, and of health, for probes.")
     model_repository: Path = Field(BUNDLED_REPOSITORY, description="Folder of models, in Triton's layout.")
     default_model: str | None = Field(

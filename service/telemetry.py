@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -35,6 +35,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="-")
 DURATION_BUCKETS_S = (*(m * 10.0**e for e in range(-5, 1) for m in (1, 2.5, 5)), 10.0, 30.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 STAGES = {field.name: field.name.removesuffix("_s") for field in fields(Stages)}
+IN_FLIGHT = "fovea_requests_in_flight"
 MAX_REQUEST_ID_LENGTH = 128
 
 
@@ -76,7 +77,7 @@ class Telemetry:
         )  # fmt: skip
         self._durations = RequestDurations(DURATION_BUCKETS_S)
         self.registry.register(self._durations)
-        in_flight = Gauge("fovea_requests_in_flight", "Requests being answered.", ["protocol"], registry=self.registry)
+        in_flight = Gauge(IN_FLIGHT, "Requests being answered.", ["protocol"], registry=self.registry)
         self._rejected = Counter(
             "fovea_requests_rejected", "Requests refused as too busy, not ready or stopping.", ["protocol"],
             registry=self.registry,
@@ -116,6 +117,14 @@ class Telemetry:
         """Every metric, in the format that a client accepts, and that format's media type."""
         encode, media_type = choose_encoder(accept)
         return encode(self.registry), media_type
+
+    def families(self) -> list[Metric]:
+        """What this process has counted of requests, to be added to what others have."""
+        return [
+            family
+            for family in self.registry.collect()
+            if family.name == IN_FLIGHT or (family.name.startswith("fovea_") and family.type != "gauge")
+        ]
 
     @property
     def tracing(self) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from service.catalogue import Catalogue
 from service.errors import ForbiddenError, InvalidInputError, UnsupportedError
-from service.repository import Repository
 from service.tracing import MAX_WAITING, Tracing
 
 LEVELS = ("OFF", "TIMESTAMPS")
@@ -20,9 +20,9 @@ class TraceSettings:
         changes_allowed: whether clients may change any.
     """
 
-    def __init__(self, tracing: Tracing, repository: Repository, *, changes_allowed: bool) -> None:
+    def __init__(self, tracing: Tracing, catalogue: Catalogue, *, changes_allowed: bool) -> None:
         self._tracing = tracing
-        self._repository = repository
+        self._catalogue = catalogue
         self._changes_allowed = changes_allowed
 
     def current(self, model: str) -> dict[str, list[str]]:
@@ -32,7 +32,7 @@ class TraceSettings:
             NotFoundError: there is no such model.
         """
         if model:
-            self._repository.find(model)
+            self._catalogue.find(model)
         settings = self._tracing.settings(model)
         return {
             "trace_level": [LEVELS[settings["trace_level"]]],

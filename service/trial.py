@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from service.batching import Completed, Entry
+from service.batching import Completed, Timed
 from service.errors import FoveaError
 from service.image_contract import ImageContract
 from service.loading import ServedVersion
@@ -191,7 +191,7 @@ class _Copy:
 
     def __init__(self, shadow: Shadow, rows: int, found: Verdict | None) -> None:
         self.start = time.monotonic()
-        self.entry: Entry[Tensors, Tensors] | None = None
+        self.entry: Timed | None = None
         self._shadow = shadow
         self._rows = rows
         self._found = found

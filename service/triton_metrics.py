@@ -8,8 +8,8 @@ from typing import Any
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from service.catalogue import Catalogue
 from service.loading import ServedVersion
-from service.repository import Repository
 from service.statistics import FAILURE_REASONS, VersionStatistics
 
 COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
@@ -42,11 +42,11 @@ class TritonMetrics(Collector):
     The counters have Triton's names, which do not end in `_total`; their type is said to be unknown therefore.
     """
 
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
 
     def collect(self) -> Iterable[Metric]:
-        served = self._repository.served()
+        served = self._catalogue.served()
         for name, (text, value) in COUNTERS.items():
             metric = Metric(name, text, "unknown")
             for version in served:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, ExceptionHandler
 
 from service.api_keys import ApiKeys
+from service.catalogue import Catalogue
 from service.classifier import Classifier
 from service.control import Control
 from service.errors import FoveaError, UnauthenticatedError, UnsupportedEncodingError, shown
@@ -21,7 +22,6 @@ from service.inference import Inference
 from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
 from service.protocol import ServiceInformation
-from service.repository import Repository
 from service.rest.authentication import Authentication
 from service.rest.compression import WINDOW_BITS
 from service.rest.cors import cors
@@ -45,7 +45,7 @@ log = logging.getLogger("fovea.http")
 def create_http_application(
     classifier: Classifier,
     inference: Inference,
-    repository: Repository,
+    catalogue: Catalogue,
     information: ServiceInformation,
     control: Control,
     memory: SharedMemory,
@@ -90,7 +90,7 @@ def create_http_application(
         *protocol,
         *shared_memory_routes(memory, request_timeout_s=request_timeout_s),
         *log_and_trace_routes(log_settings, trace_settings, request_timeout_s=request_timeout_s),
-        *operations_routes(repository),
+        *operations_routes(catalogue),
         *health_routes(lifecycle),
     ]
     handlers = _error_handlers()
@@ -108,11 +108,15 @@ def create_http_application(
     return RequestScope(served, lifecycle)
 
 
-def create_metrics_application(telemetry: Telemetry, lifecycle: Lifecycle) -> ASGIApp:
-    """What the operator's own programs ask, on a port of their own: Prometheus metrics, and health for probes."""
+def create_metrics_application(page: Callable[[str], Awaitable[tuple[bytes, str]]], lifecycle: Lifecycle) -> ASGIApp:
+    """What the operator's own programs ask, on a port of their own: Prometheus metrics, and health for probes.
 
-    def metrics(request: Request) -> Response:
-        content, media_type = telemetry.page(request.headers.get("accept", ""))
+    Args:
+        page: every metric, in the format that a client accepts, and that format's media type.
+    """
+
+    async def metrics(request: Request) -> Response:
+        content, media_type = await page(request.headers.get("accept", ""))
         return Response(content, headers={"content-type": media_type})
 
     routes = [Route("/metrics", metrics), *health_routes(lifecycle)]

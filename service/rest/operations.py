@@ -6,18 +6,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from service.catalogue import Catalogue, ModelEntry, VersionEntry
 from service.image_contract import ImageContract
-from service.repository import ModelEntry, Repository, VersionEntry
 from service.rest.schemas import ModelBody, ModelsBody, VersionBody
 
 
-def operations_routes(repository: Repository) -> list[Route]:
+def operations_routes(catalogue: Catalogue) -> list[Route]:
     async def models(request: Request) -> JSONResponse:
-        body = ModelsBody(models=[_model(model) for model in repository.models.values()])
+        body = ModelsBody(models=[_model(model) for model in catalogue.models.values()])
         return JSONResponse(body.model_dump())
 
     async def model(request: Request) -> JSONResponse:
-        return JSONResponse(_model(repository.find(request.path_params["name"])).model_dump())
+        return JSONResponse(_model(catalogue.find(request.path_params["name"])).model_dump())
 
     return [
         Route("/v1/models", models),

@@ -107,7 +107,7 @@ def protocol_routes(
         return JSONResponse(to_json(information.config(_name(request), _version(request)).config))
 
     async def statistics(request: Request) -> Response:
-        return _json(information.statistics(_name(request), _version(request)))
+        return _json(await information.statistics(_name(request), _version(request)))
 
     async def index(request: Request) -> Response:
         content = await body_of(request)

@@ -39,18 +39,21 @@ async def http_server(
     settings: Settings,
     connection: Callable[..., HttpConnection],
     tls: Tls | None = None,
+    *,
+    shared: bool = False,
 ) -> AsyncIterator[HttpServer]:
     """Serve until the context ends.
 
     Args:
         what: the port's part of its setting's name.
+        shared: whether other processes listen on the port too.
 
     Raises:
         StartError: the port cannot be listened on.
     """
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.create_server((settings.host, port), family=family, backlog=2048)
+        listener = socket.create_server((settings.host, port), family=family, backlog=2048, reuse_port=shared)
     except OSError as error:
         raise cannot_listen(what, settings.host, port, error) from error
     config = uvicorn.Config(

@@ -9,13 +9,13 @@ from typing import Any, TypeVar, cast
 
 import grpc
 
+from service.catalogue import Catalogue, ModelEntry, State, VersionEntry
 from service.classifier import Answer, Classifier, Predictions, Result
 from service.errors import FoveaError
 from service.image_contract import ImageContract
 from service.lifecycle import Lifecycle
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1 import classifier_pb2_grpc
-from service.repository import ModelEntry, Repository, State, VersionEntry
 from service.rpc.call import STREAM_WINDOW, Context, abort, identify, outcome, until
 from service.telemetry import RequestRecord, Telemetry
 from service.tensors import Array
@@ -38,14 +38,14 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
     def __init__(
         self,
         classifier: Classifier,
-        repository: Repository,
+        catalogue: Catalogue,
         telemetry: Telemetry,
         lifecycle: Lifecycle,
         *,
         request_timeout_s: float,
     ) -> None:
         self._classifier = classifier
-        self._repository = repository
+        self._catalogue = catalogue
         self._telemetry = telemetry
         self._lifecycle = lifecycle
         self._request_timeout_s = request_timeout_s
@@ -100,11 +100,11 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[_model(model) for model in self._repository.models.values()])
+        return pb.ListModelsResponse(models=[_model(model) for model in self._catalogue.models.values()])
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         try:
-            return pb.GetModelResponse(model=_model(self._repository.find(request.name)))
+            return pb.GetModelResponse(model=_model(self._catalogue.find(request.name)))
         except FoveaError as error:
             await abort(context, error)
 

@@ -90,9 +90,10 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         )
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
-        return await _or_abort(
-            context, lambda: self._information.statistics(request.name, require_version(request.version))
-        )
+        try:
+            return await self._information.statistics(request.name, require_version(request.version))
+        except FoveaError as error:
+            await abort(context, error)
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
         def answer() -> pb.RepositoryIndexResponse:

@@ -68,6 +68,8 @@ async def grpc_server(
     settings: Settings,
     keys: ApiKeys | None,
     tls: Tls | None,
+    *,
+    shared: bool,
 ) -> AsyncIterator[GrpcServer]:
     """Serve, not yet ready, until the context ends.
 
@@ -75,12 +77,13 @@ async def grpc_server(
         known: what the native transport answers by itself.
         keys: without one of them hardly any call is answered; None: every one is.
         tls: None: calls are not encrypted.
+        shared: whether other processes listen on the port too.
 
     Raises:
         StartError: the port cannot be listened on, or the native transport is not installed, or cannot do it.
     """
     authentication = Authentication(keys, telemetry) if keys else None
-    server = _create(known, settings, authentication, tls)
+    server = _create(known, settings, authentication, tls, shared)
     if authentication:
         # Of handlers the first that has one for a call is taken.
         server.add_generic_rpc_handlers((authentication,))
@@ -137,12 +140,12 @@ def _configuration(certificates: Certificates) -> grpc.ServerCertificateConfigur
 
 
 def _create(
-    known: KnownInfer, settings: Settings, authentication: Authentication | None, tls: Tls | None
+    known: KnownInfer, settings: Settings, authentication: Authentication | None, tls: Tls | None, shared: bool
 ) -> grpc.aio.Server:
     """A server to add services and a port to."""
     options = [
         # Without this a second service could share the port, and the requests, unnoticed.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shared)),
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", -1),
         # Calls that one connection may have begun.

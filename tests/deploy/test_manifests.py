@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.app import CLOSE_S, FLUSH_S
+from service.app import CLOSE_S
+from service.listeners import FLUSH_S
 from service.settings import Settings
 from tests.deploy.manifests import (
     COMPONENTS,

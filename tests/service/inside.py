@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service import app
+from service import app, listeners
 from service.backends.instance import Instance
 from service.batching import BatchOutput
 from service.known_requests import Flight, KnownRequests
@@ -95,13 +95,13 @@ class Inside:
                 pass
 
     def statistics(self, model: str, version: str = "1") -> VersionStatistics:
-        served = self.running.repository.find(model).versions[version].served
+        served = self.running.repository.catalogue.find(model).versions[version].served
         assert served
         return served.statistics
 
     async def waits(self, model: str, rows: int) -> None:
         """Wait until so many rows are in the queue."""
-        served = self.running.repository.find(model).versions["1"].served
+        served = self.running.repository.catalogue.find(model).versions["1"].served
         assert served
         async with asyncio.timeout(TIMEOUT_S):
             while served.batcher.queue_depth < rows:  # noqa: ASYNC110
@@ -130,7 +130,7 @@ async def inside(repository: Path, **settings: Any) -> AsyncIterator[Inside]:
         patch.setattr(logging, "basicConfig", lambda **_: None)
         patch.setattr(logging, "captureWarnings", lambda _: None)
         patch.setattr(app, "Lifecycle", lambda: lifecycle)
-        patch.setattr(app, "REFUSE_S", 0.01)
+        patch.setattr(listeners, "REFUSE_S", 0.01)
         patch.setattr(Instance, "run", gated)
         patch.setattr(KnownRequests, "flight", seen)
         started: asyncio.Future[app.Running] = asyncio.get_running_loop().create_future()

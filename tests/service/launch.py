@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 EXIT_TIMEOUT_S = 60.0
 GRPC_TRANSPORT = os.environ.get("FOVEA_TEST_GRPC_TRANSPORT", "grpcio")
 """Of every service that the tests start; `FOVEA_TEST_GRPC_TRANSPORT=native` puts the same tests to the other one."""
+FRONT_PROCESSES = int(os.environ.get("FOVEA_TEST_FRONT_PROCESSES", "1"))
+"""The same, for several front processes."""
 
 
 @dataclass(frozen=True)
@@ -148,5 +150,12 @@ def command(*arguments: str) -> list[str]:
 def environment(**settings: object) -> dict[str, str]:
     """This process's environment, with these settings of the service and no others."""
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("FOVEA_")}
-    given = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "grpc_transport": GRPC_TRANSPORT, **settings}
+    given = {
+        "http_port": 0,
+        "grpc_port": 0,
+        "metrics_port": 0,
+        "grpc_transport": GRPC_TRANSPORT,
+        "front_processes": FRONT_PROCESSES,
+        **settings,
+    }
     return inherited | {f"FOVEA_{name.upper()}": str(value) for name, value in given.items()}

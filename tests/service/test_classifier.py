@@ -56,7 +56,7 @@ async def classifier_of(folder: Path) -> AsyncIterator[Classifier]:
         on_batch=lambda model, version, record: None,
     )
     decoder = Decoder(LIMITS, max_waiting=4, threads=1)
-    classifier = Classifier(repository, decoder, max_images=40)
+    classifier = Classifier(repository.catalogue, decoder, max_images=40)
     await repository.start()
     yield classifier
     await repository.close()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.service.launch import ROOT
 
-CORE = {"batching", "classifier", "errors", "image_contract", "images", "inference", "loading", "repository"}
+CORE = {"batching", "catalogue", "classifier", "errors", "image_contract", "images", "inference", "loading"}
 ADAPTER = CORE | {
     "class_strings",
     "known_requests",
@@ -39,13 +39,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model_config": {"errors", "tensors"},
     "image_contract": {"errors", "images", "model_config", "tensors"},
     "statistics": {"batching", "errors"},
-    "triton_metrics": {"loading", "repository", "statistics"},
-    "model_states": {"lifecycle", "repository"},
+    "triton_metrics": {"catalogue", "loading", "statistics"},
+    "model_states": {"catalogue", "lifecycle"},
     "gpu_metrics": set(),
     "request_durations": set(),
     "tegra_metrics": set(),
     "class_strings": {"errors", "tensors"},
-    "protocol": {"errors", "loading", "repository", "statistics", "tensors"},
+    "protocol": {"catalogue", "errors", "loading", "statistics", "tensors"},
     "backends": {"backends", "batching", "errors", "tensors", "trace_context"},
     "loading": {
         "backends",
@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "model_config",
         "statistics",
         "tensors",
+        "trace_context",
     },
     "model_folder": {"errors"},
     "share": set(),
@@ -66,9 +67,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trial": {"batching", "errors", "image_contract", "loading", "tensors"},
     "trial_metrics": {"trial"},
     "traffic": {"loading", "rollout", "share", "trial"},
+    "catalogue": {"errors", "loading", "model_folder", "traffic"},
     "repository": {
         "backends",
         "batching",
+        "catalogue",
         "errors",
         "loading",
         "model_config",
@@ -87,17 +90,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "image_contract",
         "loading",
         "model_config",
-        "repository",
+        "catalogue",
         "tensors",
         "traffic",
         "trial",
     },
-    "classifier": {"decoding", "errors", "image_contract", "inference", "loading", "repository", "tensors", "trial"},
-    "control": {"errors", "repository"},
+    "classifier": {"catalogue", "decoding", "errors", "image_contract", "inference", "loading", "tensors", "trial"},
+    "control": {"errors"},
     "cuda_memory": {"errors"},
     "shared_memory": {"cuda_memory", "errors"},
     "tracing": {"errors", "inference"},
-    "trace_settings": {"errors", "repository", "tracing"},
+    "trace_settings": {"catalogue", "errors", "tracing"},
     "spans": {"inference", "trace_context"},
     "telemetry": {
         "batching",
@@ -131,20 +134,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rpc": SERVER | {"rpc", "pb"},
     "client": {"pb"},
     "compare": {"client", "pb"},
-    "app": ADAPTER
-    | {"backends", "control", "cuda_memory", "decoding", "rest", "rpc", "settings", "shared_memory"}
-    | {
-        "gpu_metrics",
-        "log_settings",
-        "model_states",
-        "spans",
-        "tegra_metrics",
-        "trace_settings",
-        "tracing",
-        "trial_metrics",
-        "triton_metrics",
-    }
-    | {"api_keys", "file_changes", "listening", "tls"},
+    "listeners": SERVER | {"backends", "decoding", "file_changes", "rest", "rpc", "spans"},
+    "fronts": CORE
+    | {"fronts", "lifecycle", "listeners", "listening", "log_settings", "model_config", "repository", "rollout"}
+    | {"settings", "shared_memory", "statistics", "telemetry", "tensors", "trace_context", "trace_settings", "tracing"}
+    | {"traffic", "trial", "trial_metrics"},
+    "app": CORE
+    | {"backends", "cuda_memory", "fronts", "gpu_metrics", "lifecycle", "listeners", "listening", "log_settings"}
+    | {"model_states", "protocol", "repository", "rest", "settings", "shared_memory", "tegra_metrics", "telemetry"}
+    | {"trace_settings", "tracing", "trial_metrics", "triton_metrics"},
     "announcement": {"app", "image_contract", "loading", "settings"},
     "__main__": {"announcement", "app", "client", "compare", "errors", "key_command", "rollout_command", "settings"},
     "__init__": set(),
@@ -157,11 +155,12 @@ ONLY_IN: dict[str, set[str]] = {
     "simplejpeg": {"images"},
     "starlette": {"rest"},
     "uvicorn": {"rest"},
-    "uvloop": {"__main__"},
+    "uvloop": {"__main__", "fronts"},
     "grpc": {"backends", "rpc", "client", "compare", "errors", "pb"},
     "pygrpc_native": {"rpc"},
     "opentelemetry": {"spans"},
     "prometheus_client": {
+        "fronts",
         "gpu_metrics",
         "model_states",
         "request_durations",
@@ -174,10 +173,13 @@ ONLY_IN: dict[str, set[str]] = {
     "pydantic_settings": {"settings", "__main__"},
     "tritonclient": {
         *(
+            "app",
             "backends",
             "config_text",
+            "fronts",
             "image_contract",
             "inference",
+            "listeners",
             "loading",
             "model_config",
             "protocol",

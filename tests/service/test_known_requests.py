@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from service.backends.onnx_runtime import OnnxRuntimeEngine
+from service.batching import Entry
 from service.decoding import Decoder
 from service.errors import DeadlineExceededError, FoveaError, InferenceError, QueueFullError
 from service.images import ImageLimits
@@ -123,7 +124,7 @@ async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
     )
     await repository.start()
     decoder = Decoder(ImageLimits(1, 1, 1), max_waiting=1, threads=1)
-    inference = Inference(repository, decoder)
+    inference = Inference(repository.catalogue, decoder)
     known = KnownRequests(inference, lifecycle, telemetry, protocol="http", operation="infer")
     yield Parts(repository, inference, lifecycle, tracing, telemetry, known)
     assert metric_of(telemetry.page("")[0].decode(), "fovea_requests_in_flight") == 0
@@ -284,7 +285,7 @@ async def test_no_timer_is_left(parts: Parts) -> None:
     parts.remember("a", "prioritized", PAIR)
     answered, gone = Caller(), Caller()
     flights = [caller.begin(parts, "a", RAW) for caller in (answered, gone)]
-    timers = [timer for flight in flights if flight._entry for timer in flight._entry.timers]
+    timers = [timer for flight in flights if isinstance(flight._entry, Entry) for timer in flight._entry.timers]
     flights[1].cancel()
     await answered.told()
     assert len(timers) == 4

@@ -14,10 +14,11 @@ import pytest
 import service.repository
 from service.backends.onnx_runtime import OnnxRuntimeEngine, available_cores
 from service.batching import BatchRecord
+from service.catalogue import State
 from service.errors import FoveaError, InvalidInputError, NotFoundError, StartError, UnavailableError
 from service.image_contract import ImageContract
 from service.loading import OpenedVersion, open_version
-from service.repository import Repository, State
+from service.repository import Repository
 from service.tensors import Tensors
 from tests.repositories import LABELS, graph, write_model
 from tests.service.conftest import ONE_INSTANCE, change_golden
@@ -60,7 +61,7 @@ async def test_a_model_is_loaded_proven_and_answers(tmp_path: Path, load: Load) 
     batches: list[tuple[str, str, BatchRecord]] = []
     write_model(tmp_path, extra=ONE_INSTANCE)
     repository = await load(on_batch=lambda *batch: batches.append(batch))
-    served = repository.resolve("colours", "1")
+    served = repository.catalogue.resolve("colours", "1")
     assert (served.name, served.version, served.proven, len(served.instances)) == ("colours", "1", True, 1)
     assert served.execution_provider == "CPUExecutionProvider"
     assert isinstance(served.images, ImageContract)
@@ -68,25 +69,25 @@ async def test_a_model_is_loaded_proven_and_answers(tmp_path: Path, load: Load) 
     completed = await served.batcher.submit(pixels((255, 0, 51)))
     np.testing.assert_allclose(completed.result[0], [(10, 0, 2)], atol=1e-5)
     assert [(model, version, record.batch_size) for model, version, record in batches] == [("colours", "1", 1)]
-    assert repository.problems() == []
+    assert repository.catalogue.problems() == []
 
 
 async def test_one_session_for_each_core_unless_the_config_says_otherwise(tmp_path: Path, load: Load) -> None:
     write_model(tmp_path, "default")
     write_model(tmp_path, "three", extra="instance_group [ { count: 3 } ]")
     repository = await load()
-    assert len(repository.resolve("default", "").instances) == available_cores()
-    assert len(repository.resolve("three", "").instances) == 3
+    assert len(repository.catalogue.resolve("default", "").instances) == available_cores()
+    assert len(repository.catalogue.resolve("three", "").instances) == 3
 
 
 async def test_the_highest_ready_version_answers(tmp_path: Path, load: Load) -> None:
     model = write_model(tmp_path, versions=(2, 9, 10), extra="version_policy { all { } }")
     change_golden(model / "10", logits=lambda logits: -logits)
     repository = await load()
-    assert repository.resolve("colours", "").version == "9"
-    assert repository.resolve("colours", "2").version == "2"
+    assert repository.catalogue.resolve("colours", "").version == "9"
+    assert repository.catalogue.resolve("colours", "2").version == "2"
     with pytest.raises(UnavailableError, match="'colours' is not ready: golden sample"):
-        repository.resolve("colours", "10")
+        repository.catalogue.resolve("colours", "10")
 
 
 async def test_the_only_model_is_the_default(tmp_path: Path, load: Load) -> None:
@@ -106,18 +107,18 @@ async def test_what_is_not_there(tmp_path: Path, load: Load) -> None:
     write_model(tmp_path)
     repository = await load()
     with pytest.raises(NotFoundError, match=r"^Request for unknown model: 'x' is not found"):
-        repository.resolve("x", "")
+        repository.catalogue.resolve("x", "")
     with pytest.raises(NotFoundError, match=r"^Request for unknown model: 'colours' version 7 is not found$"):
-        repository.resolve("colours", "7")
+        repository.catalogue.resolve("colours", "7")
     with pytest.raises(NotFoundError):
-        repository.find("../colours")
+        repository.catalogue.find("../colours")
 
 
 async def test_before_it_is_loaded_a_model_is_unavailable(tmp_path: Path) -> None:
     write_model(tmp_path)
     repository = open_repository(tmp_path)
     with pytest.raises(UnavailableError, match="'colours' is not ready: loading"):
-        repository.resolve("colours", "")
+        repository.catalogue.resolve("colours", "")
 
 
 def break_labels(model: Path) -> None:
@@ -177,12 +178,12 @@ async def test_a_broken_model_says_why_and_leaves_the_others_alone(
     write_model(tmp_path, "good")
     damage(write_model(tmp_path, "bad"))
     repository = await load()
-    (problem,) = repository.problems()
+    (problem,) = repository.catalogue.problems()
     assert problem.startswith("bad")
     with pytest.raises(UnavailableError, match=f"model 'bad' is not ready: .*{reason}"):
-        repository.resolve("bad", "")
-    assert repository.resolve("good", "").proven
-    assert [served.name for served in repository.served()] == ["good"]
+        repository.catalogue.resolve("bad", "")
+    assert repository.catalogue.resolve("good", "").proven
+    assert [served.name for served in repository.catalogue.served()] == ["good"]
 
 
 async def test_states(tmp_path: Path, load: Load) -> None:
@@ -270,12 +271,12 @@ async def test_a_broken_new_version_leaves_the_one_before_it_in_service(tmp_path
     (model / "2" / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(InvalidInputError, match="version 2 is at UNAVAILABLE state: ONNX Runtime cannot load"):
         await repository.load("colours")
-    assert repository.resolve("colours", "").version == "1"
-    states = {entry.version: entry.state for entry in repository.find("colours").versions.values()}
+    assert repository.catalogue.resolve("colours", "").version == "1"
+    states = {entry.version: entry.state for entry in repository.catalogue.find("colours").versions.values()}
     assert states == {"1": State.READY, "2": State.UNAVAILABLE}
     shutil.copy(model / "1" / "model.onnx", model / "2" / "model.onnx")
     await repository.load("colours")
-    assert repository.ready_versions("colours") == ["2"]
+    assert repository.catalogue.ready_versions("colours") == ["2"]
 
 
 async def test_the_highest_version_answers_while_others_are_being_loaded(tmp_path: Path, load: Load) -> None:
@@ -284,8 +285,8 @@ async def test_the_highest_version_answers_while_others_are_being_loaded(tmp_pat
     shutil.copytree(model / "9", model / "10")
     shutil.copytree(model / "9", model / "2")
     await repository.load("colours")
-    assert repository.ready_versions("colours") == ["2", "9", "10"]
-    assert repository.resolve("colours", "").version == "10"
+    assert repository.catalogue.ready_versions("colours") == ["2", "9", "10"]
+    assert repository.catalogue.resolve("colours", "").version == "10"
 
 
 async def test_what_failed_is_tried_again_when_asked_and_not_by_polling(
@@ -309,7 +310,7 @@ async def test_what_failed_is_tried_again_when_asked_and_not_by_polling(
             await repository.load("colours")
         assert len(tries) == 2
     await repository.load("colours")
-    assert repository.resolve("colours", "").version == "1"
+    assert repository.catalogue.resolve("colours", "").version == "1"
     assert repository.blocking() == []
 
 
@@ -335,9 +336,9 @@ async def test_a_load_that_was_cancelled_leaves_no_trace(
         with pytest.raises(asyncio.CancelledError):
             await loading
         go_on.set()
-    assert repository.find("late").versions == {}
+    assert repository.catalogue.find("late").versions == {}
     await repository.load("late")
-    assert repository.resolve("late", "").config.name == model.name
+    assert repository.catalogue.resolve("late", "").config.name == model.name
 
 
 @pytest.mark.parametrize(
@@ -361,7 +362,7 @@ async def test_whatever_is_wrong_with_a_model_is_its_reason(
     with pytest.raises(FoveaError, match=reason):
         await repository.load("colours")
     await repository.poll()
-    assert repository.resolve("other", "").name == "other"
+    assert repository.catalogue.resolve("other", "").name == "other"
 
 
 async def test_polling_goes_on_when_the_last_model_is_gone(tmp_path: Path, load: Load) -> None:
@@ -372,7 +373,7 @@ async def test_polling_goes_on_when_the_last_model_is_gone(tmp_path: Path, load:
     assert repository.models == {}
     write_model(tmp_path)
     await repository.poll()
-    assert repository.resolve("colours", "").version == "1"
+    assert repository.catalogue.resolve("colours", "").version == "1"
 
 
 async def test_files_of_a_request_make_a_model_for_as_long_as_it_is_loaded(tmp_path: Path, load: Load) -> None:
@@ -383,7 +384,7 @@ async def test_files_of_a_request_make_a_model_for_as_long_as_it_is_loaded(tmp_p
     after = [asyncio.create_task(repository.unload("sent")) for _ in range(2)]
     last = asyncio.create_task(repository.load("sent", override="{}", files=files))
     await asyncio.gather(first, *after, last)
-    assert repository.resolve("sent", "").version == "3"
+    assert repository.catalogue.resolve("sent", "").version == "3"
     await repository.unload("sent")
     assert "sent" not in repository.models
 
@@ -398,7 +399,7 @@ async def test_names_that_are_no_folders_leave_no_trace(tmp_path: Path, load: Lo
         await repository.load(name, override="{}", files={"1/model.onnx": b""})
     await repository.unload(name)
     assert list(repository.models) == ["colours"]
-    assert repository.problems() == []
+    assert repository.catalogue.problems() == []
 
 
 @pytest.mark.parametrize("path", ["../x", "/x", "1/../../x", "1//x", "1/\0", "", "1/" + "x" * 300, "1/" + "é" * 150])
@@ -427,7 +428,7 @@ def test_a_model_to_be_loaded_that_is_not_there(tmp_path: Path) -> None:
 async def test_what_is_as_it_was_needs_no_loading(tmp_path: Path, load: Load) -> None:
     model = write_model(tmp_path)
     repository = await load()
-    served = repository.resolve("colours", "")
+    served = repository.catalogue.resolve("colours", "")
     graph_before = model / "1" / "model.onnx"
     shutil.copy2(graph_before, tmp_path / ".before")
     graph_before.write_bytes(b"not a graph")
@@ -436,7 +437,7 @@ async def test_what_is_as_it_was_needs_no_loading(tmp_path: Path, load: Load) ->
             await repository.load("colours")
     shutil.copy2(tmp_path / ".before", graph_before)
     await repository.load("colours")
-    assert repository.resolve("colours", "") is served
+    assert repository.catalogue.resolve("colours", "") is served
 
 
 async def test_a_model_that_blocked_and_is_gone_blocks_no_more(tmp_path: Path, load: Load) -> None:
@@ -453,8 +454,8 @@ async def test_a_folder_with_a_leading_zero_is_no_version(tmp_path: Path, load: 
     model = write_model(tmp_path)
     shutil.copytree(model / "1", model / "02")
     repository = await load()
-    assert repository.problems() == []
-    assert repository.resolve("", "").version == "1"
+    assert repository.catalogue.problems() == []
+    assert repository.catalogue.resolve("", "").version == "1"
 
 
 @pytest.mark.parametrize(
@@ -495,7 +496,7 @@ async def test_requests_share_no_larger_batch_than_an_instance_runs_at_once(tmp_
     write_model(tmp_path, max_batch_size=64, extra=ONE_INSTANCE)
     sizes: list[int] = []
     repository = await load(on_batch=lambda model, version, record: sizes.append(record.batch_size))
-    batcher = repository.resolve("colours", "").batcher
+    batcher = repository.catalogue.resolve("colours", "").batcher
     await asyncio.gather(*(batcher.submit(pixels(1)) for _ in range(40)))
     assert sizes == [16, 16, 8]
     completed = await batcher.submit((np.zeros((40, 8, 8, 3), np.uint8),), rows=40)

@@ -18,6 +18,7 @@ import pytest
 import tritonclient.grpc.aio
 
 from service.__main__ import main
+from service.batching import DynamicBatcher
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1 import classifier_pb2_grpc
 from service.trial import MAX_COPIES
@@ -148,7 +149,7 @@ async def test_a_shadow_sees_all_ways_and_answers_nobody(model: Path) -> None:
 async def test_a_shadow_that_hangs_delays_nobody(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     roll_out(model, "shadow", "2", "--share", "1")
     async with inside(model.parent) as service, await service.connect() as connection:
-        shadow = service.running.repository.find("colours").versions["2"].served
+        shadow = service.running.repository.catalogue.find("colours").versions["2"].served
         assert shadow
         go_on = threading.Event()
 
@@ -156,6 +157,7 @@ async def test_a_shadow_that_hangs_delays_nobody(model: Path, monkeypatch: pytes
             assert go_on.wait(60)
             raise ValueError("it hung")
 
+        assert isinstance(shadow.batcher, DynamicBatcher)
         for instance in shadow.batcher._instances:
             monkeypatch.setattr(instance, "run", hang)
         ask = tensors_over_http(connection)

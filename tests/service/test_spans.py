@@ -17,8 +17,8 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tritonclient.grpc import service_pb2_grpc
 
-from service import app
 from service.errors import StartError
+from service.listeners import spans_of
 from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
 from service.settings import Settings
 from tests.conformance.models import write_simple
@@ -245,4 +245,4 @@ def test_without_the_extra_the_start_fails(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "service.spans", None)
     monkeypatch.setenv("FOVEA_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     with pytest.raises(StartError, match="install the extra 'otlp'"):
-        app._spans(Settings())  # type: ignore[call-arg]  # read from the environment
+        spans_of(Settings())  # type: ignore[call-arg]  # read from the environment

@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from service.backends.onnx_runtime import OnnxRuntimeEngine
+from service.batching import DynamicBatcher
 from service.errors import InvalidInputError, UnavailableError
 from service.inference import run
 from service.repository import Repository
@@ -46,10 +47,10 @@ class Rolled:
         await self.repository.poll()
 
     def chosen(self, requests: int) -> Counter[str]:
-        return Counter(self.repository.choose("colours", "").served.version for _ in range(requests))
+        return Counter(self.repository.catalogue.choose("colours", "").served.version for _ in range(requests))
 
     async def ask(self) -> None:
-        served, part = self.repository.choose("colours", "")
+        served, part = self.repository.catalogue.choose("colours", "")
         with served:
             await run(served, GREENISH, 1, deadline=asyncio.get_running_loop().time() + 1e9, part=part)
 
@@ -77,28 +78,28 @@ async def rolled(tmp_path: Path) -> AsyncIterator[Rolled]:
         on_trial=events.append,
     )
     await repository.start()
-    assert repository.problems() == []
+    assert repository.catalogue.problems() == []
     yield Rolled(model, repository, events)
     await repository.close()
 
 
 async def test_what_is_current_answers_and_any_other_by_its_number(rolled: Rolled) -> None:
     assert rolled.chosen(10) == {"1": 10}
-    assert rolled.repository.resolve("colours", "").version == "1"
-    assert rolled.repository.choose("colours", "3").served.version == "3"
+    assert rolled.repository.catalogue.resolve("colours", "").version == "1"
+    assert rolled.repository.catalogue.choose("colours", "3").served.version == "3"
     await rolled.take_up(current="2")
-    assert rolled.repository.resolve("", "").version == "2"
+    assert rolled.repository.catalogue.resolve("", "").version == "2"
     await rolled.take_up()
-    assert rolled.repository.resolve("", "").version == "3"
+    assert rolled.repository.catalogue.resolve("", "").version == "3"
 
 
 async def test_a_canary_gets_exactly_its_share(rolled: Rolled) -> None:
     await rolled.take_up(current="1", canary="2", canary_share="0.1")
     assert rolled.chosen(5000) == {"1": 4500, "2": 500}
     for _ in range(7):
-        rolled.repository.choose("colours", "2")
-        rolled.repository.next("colours", "")
-        assert rolled.repository.resolve("colours", "").version == "1"
+        rolled.repository.catalogue.choose("colours", "2")
+        rolled.repository.catalogue.next("colours", "")
+        assert rolled.repository.catalogue.resolve("colours", "").version == "1"
     assert rolled.chosen(10) == {"1": 9, "2": 1}
     sent = Counter(event.side.role for event in rolled.events if isinstance(event, Sent))
     assert sent == {"current": 4509, "canary": 501}
@@ -113,12 +114,12 @@ async def test_a_look_at_the_folder_leaves_the_count_as_it_was(rolled: Rolled) -
 
 
 async def test_no_session_is_opened_again_for_a_rollout(rolled: Rolled) -> None:
-    before = rolled.repository.served()
+    before = rolled.repository.catalogue.served()
     await rolled.take_up(current="1", canary="2", canary_share="0.5")
     await rolled.take_up(current="2", previous="1")
     await rolled.repository.load("colours")
-    assert all(a is b for a, b in zip(before, rolled.repository.served(), strict=True))
-    shown = rolled.repository.resolve("colours", "").config.proto.parameters
+    assert all(a is b for a, b in zip(before, rolled.repository.catalogue.served(), strict=True))
+    shown = rolled.repository.catalogue.resolve("colours", "").config.proto.parameters
     assert {name: value.string_value for name, value in shown.items()} == {
         "rollout.current": "2",
         "rollout.previous": "1",
@@ -129,7 +130,7 @@ async def test_a_contradiction_leaves_all_as_it_was(rolled: Rolled, caplog: pyte
     await rolled.take_up(current="1", canary="2", canary_share="0.5")
     for _ in range(2):
         await rolled.take_up(current="1", canary="7", canary_share="0.5")
-    (problem,) = rolled.repository.problems()
+    (problem,) = rolled.repository.catalogue.problems()
     assert problem.startswith("colours: config.pbtxt: rollout.canary is 7: must be one of the versions")
     assert caplog.text.count("colours: stays as it was: config.pbtxt: rollout.canary is 7") == 1
     assert rolled.repository.blocking() == []
@@ -137,7 +138,7 @@ async def test_a_contradiction_leaves_all_as_it_was(rolled: Rolled, caplog: pyte
     with pytest.raises(InvalidInputError, match=r"rollout\.canary is 7"):
         await rolled.repository.load("colours")
     await rolled.take_up(current="1")
-    assert rolled.repository.problems() == []
+    assert rolled.repository.catalogue.problems() == []
 
 
 async def test_a_canary_that_is_not_ready_leaves_its_share(rolled: Rolled) -> None:
@@ -145,7 +146,7 @@ async def test_a_canary_that_is_not_ready_leaves_its_share(rolled: Rolled) -> No
     (rolled.model / "4" / "model.onnx").write_bytes(b"no graph")
     await rolled.take_up(current="1", canary="4", canary_share="0.5")
     assert rolled.chosen(10) == {"1": 10}
-    (problem,) = rolled.repository.problems()
+    (problem,) = rolled.repository.catalogue.problems()
     assert problem.startswith("colours version 4: ")
     onnx.save(graph(8), rolled.model / "4" / "model.onnx")
     await rolled.repository.poll()
@@ -177,8 +178,8 @@ async def test_at_the_start_nothing_else_stands_in_for_what_is_current(tmp_path:
     try:
         assert len(repository.blocking()) == 1
         with pytest.raises(UnavailableError, match="model 'colours' is not ready"):
-            repository.choose("colours", "")
-        assert repository.choose("colours", "2").served.version == "2"
+            repository.catalogue.choose("colours", "")
+        assert repository.catalogue.choose("colours", "2").served.version == "2"
     finally:
         await repository.close()
 
@@ -210,7 +211,7 @@ async def test_a_shadow_is_asked_the_same_and_compared(rolled: Rolled) -> None:
     assert (other.side.version, other.agreed) == ("3", 0)
     answered = await rolled.until(Answered, 8)
     assert Counter(event.side.role for event in answered if isinstance(event, Answered)) == {"current": 4, "shadow": 4}
-    assert rolled.repository.resolve("colours", "3").statistics.success.count == 1
+    assert rolled.repository.catalogue.resolve("colours", "3").statistics.success.count == 1
 
 
 async def test_a_share_is_copied(rolled: Rolled) -> None:
@@ -224,7 +225,7 @@ async def test_a_share_is_copied(rolled: Rolled) -> None:
 
 async def test_no_copy_is_made_while_something_waits(rolled: Rolled, monkeypatch: pytest.MonkeyPatch) -> None:
     await rolled.take_up(current="1", shadow="2", shadow_share="1")
-    (current,) = [served for served in rolled.repository.served() if served.version == "1"]
+    (current,) = [served for served in rolled.repository.catalogue.served() if served.version == "1"]
     monkeypatch.setattr(type(current.batcher), "queue_depth", property(lambda batcher: batcher is current.batcher))
     await rolled.ask()
     await rolled.until(Dropped)
@@ -233,7 +234,7 @@ async def test_no_copy_is_made_while_something_waits(rolled: Rolled, monkeypatch
 
 async def test_few_copies_are_on_their_way(rolled: Rolled) -> None:
     await rolled.take_up(current="1", shadow="2", shadow_share="1")
-    parts = [rolled.repository.choose("colours", "").part for _ in range(MAX_COPIES + 5)]
+    parts = [rolled.repository.catalogue.choose("colours", "").part for _ in range(MAX_COPIES + 5)]
     logits = (np.array([[1, 2, 3]], np.float32),)
     for part in parts:
         assert part
@@ -247,9 +248,9 @@ async def test_few_copies_are_on_their_way(rolled: Rolled) -> None:
 
 async def test_a_copy_does_not_queue_behind_requests_of_its_version(rolled: Rolled) -> None:
     await rolled.take_up(current="1", shadow="2", shadow_share="1")
-    part = rolled.repository.choose("colours", "").part
+    part = rolled.repository.catalogue.choose("colours", "").part
     assert part
-    shadow = rolled.repository.choose("colours", "2").served
+    shadow = rolled.repository.catalogue.choose("colours", "2").served
     asked = asyncio.create_task(run(shadow, GREENISH, 1, deadline=asyncio.get_running_loop().time() + 1e9))
     await asyncio.sleep(0)
     assert shadow.batcher.queue_depth == 1
@@ -260,11 +261,12 @@ async def test_a_copy_does_not_queue_behind_requests_of_its_version(rolled: Roll
 
 async def test_what_a_shadow_fails_on_fails_nobody(rolled: Rolled, monkeypatch: pytest.MonkeyPatch) -> None:
     await rolled.take_up(current="1", shadow="2", shadow_share="1")
-    (shadow,) = [served for served in rolled.repository.served() if served.version == "2"]
+    (shadow,) = [served for served in rolled.repository.catalogue.served() if served.version == "2"]
 
     def fail(items: object) -> None:
         raise ValueError("broken")
 
+    assert isinstance(shadow.batcher, DynamicBatcher)
     for instance in shadow.batcher._instances:
         monkeypatch.setattr(instance, "run", fail)
     await rolled.ask()
@@ -275,7 +277,7 @@ async def test_what_a_shadow_fails_on_fails_nobody(rolled: Rolled, monkeypatch: 
 
 async def test_scores_that_are_not_finite_have_failed(rolled: Rolled) -> None:
     await rolled.take_up(current="1", canary="2", canary_share="1")
-    part = rolled.repository.choose("colours", "").part
+    part = rolled.repository.catalogue.choose("colours", "").part
     assert part
     part.answered(GREENISH, 1, (np.array([[1, np.nan, 3]], np.float32),), 0.001)
     (failed,) = await rolled.until(Failed)

@@ -1,0 +1,280 @@
+"""The front processes, as the engine sees them: started, told what changes, drained, and replaced when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import count
+from typing import Any, Self
+
+from prometheus_client import Metric
+from prometheus_client.exposition import choose_encoder
+from tritonclient.grpc import service_pb2 as pb
+
+from service.errors import FoveaError, StartError
+from service.fronts.arena import mapped, memory_file
+from service.fronts.front_requests import FrontRequests
+from service.fronts.link import Link
+from service.fronts.metric_sums import Sums, summed
+from service.fronts.snapshot import Snapshot, snapshot_of
+from service.lifecycle import Lifecycle
+from service.listening import reserve
+from service.loading import ServedVersion
+from service.repository import Repository
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+log = logging.getLogger("fovea.fronts")
+
+ARENA_BYTES = 256 * 2**20
+"""Of each front; only what was ever used of it takes memory."""
+RESTART_S = 1.0
+"""Between two tries to replace a front that died."""
+ANSWER_S = 2.0
+"""How long a front may take to tell what it has counted, and to end once it has drained."""
+
+
+class FrontProcess:
+    """One front.
+
+    Args:
+        calls: what it may ask of the engine.
+    """
+
+    def __init__(self, calls: dict[str, Callable[..., Awaitable[Any]]]) -> None:
+        self._calls = calls
+        self.process: Process
+        self.link: Link
+        self.requests: FrontRequests
+        self.counted: list[Metric] = []
+        """What it said last."""
+
+    async def start(self, settings: Settings, snapshot: Callable[[FrontRequests], Snapshot]) -> tuple[str, str]:
+        """The addresses of its HTTP and gRPC, on which it listens from now on.
+
+        Args:
+            snapshot: makes one that this front is about to know.
+
+        Raises:
+            StartError: it does not.
+        """
+        here, there = socket.socketpair()
+        descriptor = memory_file(ARENA_BYTES)
+        memory = mapped(descriptor)
+        with there:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "service.fronts",
+                str(there.fileno()),
+                str(descriptor),
+                pass_fds=(there.fileno(), descriptor),
+                stdout=asyncio.subprocess.DEVNULL,
+            )
+        os.close(descriptor)
+        requests = self.requests = FrontRequests(memory)
+        self.link = requests.link = Link(requests.handlers(), self._calls, requests.lost)
+        await asyncio.get_running_loop().create_unix_connection(lambda: self.link, sock=here)
+        try:
+            http_address, grpc_address = await self.link.call("begin", settings, snapshot(requests))
+        except FoveaError as error:
+            self.link.close()
+            raise StartError(str(error)) from error
+        return http_address, grpc_address
+
+    async def families(self) -> list[Metric]:
+        """What it has counted, or had when it last said so."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                self.counted = await self.link.call("families")
+        except (FoveaError, TimeoutError) as error:
+            log.warning("a front does not say what it has counted: %s", error)
+        return self.counted
+
+    async def end(self) -> None:
+        """Hang up, and wait for its end."""
+        self.link.close()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+
+class Fronts:
+    """Async context manager: within it the fronts listen.
+
+    Args:
+        counted: the statistics of a version, of a model, or of all.
+        changed: set whenever a front must be told something; nobody else waits for it.
+
+    Attributes:
+        http_address, grpc_address: where they all listen.
+
+    Raises:
+        StartError: a setting is not for several fronts.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        counted: Callable[[str, str], Awaitable[pb.ModelStatisticsResponse]],
+        telemetry: Telemetry,
+        lifecycle: Lifecycle,
+        changed: asyncio.Event,
+        settings: Settings,
+    ) -> None:
+        for name in ("trace_file", "log_and_trace_changes", "system_shared_memory", "cuda_shared_memory"):
+            if getattr(settings, name):
+                raise StartError(
+                    f"FOVEA_FRONT_PROCESSES={settings.front_processes}: FOVEA_{name.upper()} is for one process that "
+                    "does all; leave it unset, or set FOVEA_FRONT_PROCESSES=1"
+                )
+        self._repository = repository
+        self._counted = counted
+        self._telemetry = telemetry
+        self._lifecycle = lifecycle
+        self._changed = changed
+        self._settings = settings
+        self._fronts: list[FrontProcess] = []
+        self._of_the_dead: list[Metric] = []
+        self._numbers: dict[ServedVersion, int] = {}
+        self._next_number = count()
+        self._publishing = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reserved: list[socket.socket] = []
+        self.http_address = self.grpc_address = ""
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        for what, port in (("http", settings.http_port), ("grpc", settings.grpc_port)):
+            self._reserved.append(reserve(what, settings.host, port))
+        ports = [reserved.getsockname()[1] for reserved in self._reserved]
+        self._settings = settings.model_copy(update={"http_port": ports[0], "grpc_port": ports[1]})
+        self._fronts = [FrontProcess(self._calls()) for _ in range(settings.front_processes)]
+        try:
+            addresses = await asyncio.gather(
+                *(front.start(self._settings, self._snapshot) for front in self._fronts), return_exceptions=True
+            )
+            for found in addresses:
+                if isinstance(found, BaseException):
+                    raise found
+                self.http_address, self.grpc_address = found
+        except BaseException:
+            await self._end()
+            raise
+        self._tasks = [asyncio.create_task(self._replace(index)) for index in range(len(self._fronts))]
+        self._tasks.append(asyncio.create_task(self._follow()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._end()
+
+    async def page(self, accept: str) -> tuple[bytes, str]:
+        """The metrics of the whole service, in the format that a client accepts, and that format's media type."""
+        of_fronts = await asyncio.gather(*(front.families() for front in self._fronts))
+        own = list(self._telemetry.registry.collect())
+        encode, media_type = choose_encoder(accept)
+        return encode(Sums([own, *of_fronts, self._of_the_dead])), media_type
+
+    async def drain(self, grace_period_s: float, give_up: Callable[[], None]) -> None:
+        """Answer the requests in flight, and refuse new ones.
+
+        Args:
+            give_up: ends what requests wait for that have no answer within the grace period.
+        """
+        self._stop_tasks()
+        draining = [asyncio.create_task(_quietly(front.link.call("drain", grace_period_s))) for front in self._fronts]
+        _, late = await asyncio.wait(draining, timeout=grace_period_s)
+        if late:
+            give_up()
+            await asyncio.wait(late, timeout=2 * ANSWER_S)
+
+    def _calls(self) -> dict[str, Callable[..., Awaitable[Any]]]:
+        return {"load": self._load, "unload": self._unload, "statistics": self._statistics}
+
+    async def _load(self, name: str, override: str | None, files: Mapping[str, bytes] | None) -> None:
+        try:
+            await self._repository.load(name, override=override, files=files)
+        finally:
+            await self._publish()
+
+    async def _unload(self, name: str) -> None:
+        await self._repository.unload(name)
+        await self._publish()
+
+    async def _statistics(self, model: str, version: str) -> bytes:
+        statistics: bytes = (await self._counted(model, version)).SerializeToString()
+        return statistics
+
+    async def _follow(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._publish()
+            except Exception:
+                log.exception("the fronts could not be told what has changed")
+
+    async def _publish(self) -> None:
+        """Tell every front what is there now; they all know it when this returns."""
+        async with self._publishing:
+            await asyncio.gather(
+                *(_quietly(front.link.call("publish", self._snapshot(front.requests))) for front in self._fronts)
+            )
+
+    def _snapshot(self, requests: FrontRequests) -> Snapshot:
+        """What is there now, which the front with these requests is about to know."""
+        catalogue = self._repository.catalogue
+        self._numbers = {
+            served: self._numbers[served] if served in self._numbers else next(self._next_number)
+            for served in catalogue.served()
+        }
+        for served, number in self._numbers.items():
+            requests.offer(number, served)
+        blocking = self._repository.blocking() if self._lifecycle.has_started else None
+        return snapshot_of(catalogue, self._numbers, blocking)
+
+    async def _replace(self, index: int) -> None:
+        """Start another front whenever one has died."""
+        while True:
+            front = self._fronts[index]
+            code = await front.process.wait()
+            log.error("front process %s ended with code %s: its requests are lost; it is replaced", index + 1, code)
+            front.link.close()
+            self._of_the_dead = summed([self._of_the_dead, front.counted])
+            replacement = FrontProcess(self._calls())
+            while True:
+                try:
+                    await replacement.start(self._settings, self._snapshot)
+                    break
+                except StartError as error:
+                    log.error("front process %s cannot be replaced, and will be tried again: %s", index + 1, error)
+                    await asyncio.sleep(RESTART_S)
+            self._fronts[index] = replacement
+            # What changed while it started.
+            self._changed.set()
+
+    def _stop_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _end(self) -> None:
+        self._stop_tasks()
+        await asyncio.gather(*(front.end() for front in self._fronts if hasattr(front, "link")))
+        for reserved in self._reserved:
+            reserved.close()
+
+
+async def _quietly(call: Awaitable[Any]) -> None:
+    """A front that has died is replaced, and the next one told."""
+    try:
+        await call
+    except FoveaError:
+        log.debug("a front has gone while it was told something")

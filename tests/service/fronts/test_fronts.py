@@ -138,6 +138,25 @@ def test_every_front_knows_of_a_load_and_an_unload_at_once(fronts: RunningServic
     client.close()
 
 
+async def test_a_canary_gets_its_share_of_every_front(tmp_path: Path) -> None:
+    """Each front counts its own: together they are off by less than one request each."""
+    rollout = {"rollout.current": "1", "rollout.canary": "2", "rollout.canary_share": "0.25"}
+    parameters = "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in rollout.items()
+    )
+    extra = "dynamic_batching { }\nversion_policy { all { } }\n" + parameters
+    write_model(tmp_path, versions=(1, 2), extra=extra)
+    with running(tmp_path, front_processes=FRONTS) as service:
+        await asyncio.gather(classify(service, CONNECTIONS, 3), infer(service, CONNECTIONS, 2))
+        asked = 5 * CONNECTIONS
+        canary = service.metric("fovea_rollout_requests_total", role="canary")
+        assert canary + service.metric("fovea_rollout_requests_total", role="current") == asked
+        assert abs(canary - asked / 4) < FRONTS
+        # A setting, and no count: it is not added up.
+        assert service.metric("fovea_rollout_share", role="canary") == 0.25
+        assert service.metric("nv_inference_request_success", version="2") == canary
+
+
 def test_what_cannot_be_loaded_says_why(fronts: RunningService) -> None:
     answer = httpx.post(f"{fronts.http}/v2/repository/models/nothing/load", json={}, timeout=60)
     assert answer.status_code == 404

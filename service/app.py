@@ -104,7 +104,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         return statistics_of(repository.catalogue, model, version)
 
     async def own_page(accept: str) -> tuple[bytes, str]:
-        return telemetry.page(accept)
+        return await asyncio.to_thread(telemetry.page, accept)
 
     async with AsyncExitStack() as stack:
         if spans:

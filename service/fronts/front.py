@@ -102,7 +102,7 @@ class Front:
 
     async def families(self) -> list[Metric]:
         """What this front has counted."""
-        return self._telemetry.families()
+        return await asyncio.to_thread(self._telemetry.families)
 
     async def drain(self, grace_period_s: float) -> None:
         """Answer the requests in flight; whoever waits too long for the engine is failed by the engine."""

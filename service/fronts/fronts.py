@@ -179,9 +179,11 @@ class Fronts:
     async def page(self, accept: str) -> tuple[bytes, str]:
         """The metrics of the whole service, in the format that a client accepts, and that format's media type."""
         of_fronts = await asyncio.gather(*(front.families() for front in self._fronts))
-        own = list(self._telemetry.registry.collect())
+        return await asyncio.to_thread(self._encoded, accept, of_fronts)
+
+    def _encoded(self, accept: str, of_fronts: list[list[Metric]]) -> tuple[bytes, str]:
         encode, media_type = choose_encoder(accept)
-        return encode(Sums([own, *of_fronts, self._of_the_dead])), media_type
+        return encode(Sums([self._telemetry.registry.collect(), *of_fronts, self._of_the_dead])), media_type
 
     async def drain(self, grace_period_s: float, give_up: Callable[[], None]) -> None:
         """Answer the requests in flight, and refuse new ones.

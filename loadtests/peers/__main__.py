@@ -9,7 +9,7 @@ from loadtests.arguments import count, positive
 from loadtests.command import run
 from loadtests.h2load import require_h2load
 from loadtests.peers.facts import describe, describe_peer
-from loadtests.peers.fovea import FOVEA, FOVEA_NATIVE
+from loadtests.peers.fovea import FOVEA, FOVEA_FRONTS, FOVEA_NATIVE
 from loadtests.peers.litserve import LITSERVE
 from loadtests.peers.model import opened_model
 from loadtests.peers.mosec import MOSEC
@@ -22,7 +22,8 @@ from loadtests.peers.triton import TRITON
 from loadtests.report.numbers import number
 from loadtests.results import new_results_folder
 
-PEERS = {peer.name.lower().replace(" ", "-"): peer for peer in (FOVEA, FOVEA_NATIVE, TRITON, MOSEC, FASTAPI, LITSERVE)}
+ALL = (FOVEA, FOVEA_NATIVE, FOVEA_FRONTS, TRITON, MOSEC, FASTAPI, LITSERVE)
+PEERS = {peer.name.lower().replace(" ", "-"): peer for peer in ALL}
 
 
 def main(arguments: list[str] | None = None) -> int:

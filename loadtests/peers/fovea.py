@@ -9,6 +9,7 @@ from pathlib import Path
 from loadtests.peers.peer import Command, Peer, Setting
 from loadtests.peers.protocol import OIP_GRPC, OIP_HTTP
 
+FRONT_PROCESSES = 2
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -21,6 +22,11 @@ def _command(setting: Setting) -> Command:
 def _native_command(setting: Setting) -> Command:
     command = _command(setting)
     return replace(command, arguments=(*command.arguments, "--grpc-transport", "native"))
+
+
+def _fronts_command(setting: Setting) -> Command:
+    command = _native_command(setting)
+    return replace(command, arguments=(*command.arguments, "--front-processes", str(FRONT_PROCESSES)))
 
 
 FOVEA = Peer(
@@ -38,4 +44,12 @@ FOVEA_NATIVE = Peer(
     protocols=(OIP_GRPC,),
     configuration="as Fovea, with the native gRPC transport",
     command=_native_command,
+)
+FOVEA_FRONTS = Peer(
+    name="Fovea fronts",
+    package="fovea",
+    requirements=None,
+    protocols=(OIP_HTTP, OIP_GRPC),
+    configuration=f"as Fovea native, with {FRONT_PROCESSES} front processes",
+    command=_fronts_command,
 )

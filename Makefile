@@ -12,11 +12,12 @@ serve: install
 install: .venv/service
 install-train: .venv/train
 
+# A file's tests stay together: they share what they start.
 test: .venv/test
-	$(BIN)/python -m pytest -m "not system"
+	$(BIN)/python -m pytest -m "not system" --numprocesses auto --dist loadfile
 
-test-all: .venv/test
-	$(BIN)/python -m pytest
+test-all: test
+	$(BIN)/python -m pytest -m system
 
 # Known vulnerabilities among the pinned dependencies.
 audit: .venv/test

@@ -207,9 +207,9 @@ async def through_the_classifier(setup: Setup, arrivals: Arrivals, clock: Clock)
             images=SimpleNamespace(output=0, labels=("a", "b", "c"), scores="logits", features=False),
             kind=lambda item: None,
         )  # fmt: skip
-        repository: Any = SimpleNamespace(resolve=lambda *_: served)
+        catalogue: Any = SimpleNamespace(choose=lambda *_: (served, None))
         decoder: Any = SimpleNamespace(decode=decode)
-        classifier = Classifier(repository, decoder, max_images=1000)
+        classifier = Classifier(catalogue, decoder, max_images=1000)
 
         async def answer(number: int, images: int) -> object:
             return await classifier.classify([str(number).encode()] * images, deadline=clock.now_s + setup.timeout_s)

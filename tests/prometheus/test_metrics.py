@@ -26,6 +26,7 @@ from tests.repositories import picture, write_model
 from tests.service.launch import ROOT, RunningService, running, until
 
 DOCUMENT = ROOT / "docs" / "observability.md"
+ROLLOUTS = ROOT / "docs" / "rollouts.md"
 PROMETHEUS_OWN = {"up", "ALERTS"}
 ON_A_GPU = GPU.keys() | TEGRA.keys()
 NOTHING_HERE = {"Alerts", "GPU", "GPU power", "GPU temperature"}
@@ -92,7 +93,8 @@ def test_the_documented_metrics_are_those_of_the_service(service: RunningService
     families = {family.name + "_total" * (family.type == "counter") for family in text_string_to_metric_families(page)}
     own = {name for name in families if name.startswith(("fovea_", "nv_"))}
     table = DOCUMENT.read_text().partition("## Metrics")[2].partition("## Prometheus")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == own | ON_A_GPU
+    of_rollouts = set(re.findall(r"`(fovea_rollout_\w+)`", ROLLOUTS.read_text()))
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) | of_rollouts == own | ON_A_GPU
 
 
 def test_the_documented_alerts_are_those_of_the_rules() -> None:

@@ -92,15 +92,15 @@ async def test_the_highest_ready_version_answers(tmp_path: Path, load: Load) -> 
 
 async def test_the_only_model_is_the_default(tmp_path: Path, load: Load) -> None:
     write_model(tmp_path)
-    assert (await load()).resolve("", "").name == "colours"
+    assert (await load()).catalogue.resolve("", "").name == "colours"
 
 
 async def test_several_models_and_no_default(tmp_path: Path, load: Load) -> None:
     write_model(tmp_path, "a")
     write_model(tmp_path, "b")
     with pytest.raises(InvalidInputError, match="no model named: must be one of a, b"):
-        (await load()).resolve("", "")
-    assert (await load(default_model="b")).resolve("", "").name == "b"
+        (await load()).catalogue.resolve("", "")
+    assert (await load(default_model="b")).catalogue.resolve("", "").name == "b"
 
 
 async def test_what_is_not_there(tmp_path: Path, load: Load) -> None:
@@ -189,20 +189,20 @@ async def test_a_broken_model_says_why_and_leaves_the_others_alone(
 async def test_states(tmp_path: Path, load: Load) -> None:
     model = write_model(tmp_path, versions=(1, 2), extra="version_policy { all { } }")
     (model / "1" / "model.onnx").write_bytes(b"")
-    entry = (await load()).find("colours")
+    entry = (await load()).catalogue.find("colours")
     assert [(v.version, v.state) for v in entry.versions.values()] == [("1", State.UNAVAILABLE), ("2", State.READY)]
     assert "model.onnx" in entry.versions["1"].reason
 
 
 async def test_a_model_without_a_sample_is_served_and_not_proven(tmp_path: Path, load: Load) -> None:
     write_model(tmp_path, golden=False)
-    assert (await load()).resolve("", "").proven is False
+    assert (await load()).catalogue.resolve("", "").proven is False
 
 
 async def test_logits_that_are_not_numbers_are_noticed_without_a_sample(tmp_path: Path, load: Load) -> None:
     answer_with_nan(write_model(tmp_path, golden=False))
     with pytest.raises(UnavailableError, match="logits of a black image are not finite"):
-        (await load()).resolve("", "")
+        (await load()).catalogue.resolve("", "")
 
 
 async def test_the_output_that_the_config_names_is_the_one_that_answers(tmp_path: Path, load: Load) -> None:
@@ -213,7 +213,7 @@ async def test_the_output_that_the_config_names_is_the_one_that_answers(tmp_path
     other = onnx.helper.make_tensor_value_info("means", onnx.TensorProto.FLOAT, ["N", 3])
     two_outputs.graph.output.insert(0, other)
     onnx.save(two_outputs, path)
-    completed = await (await load()).resolve("", "").batcher.submit(pixels(255))
+    completed = await (await load()).catalogue.resolve("", "").batcher.submit(pixels(255))
     np.testing.assert_allclose(completed.result[0], [(10, 10, 10)], atol=1e-5)
 
 
@@ -226,7 +226,7 @@ async def test_hidden_folders_and_files_are_no_models(tmp_path: Path, load: Load
 
 async def test_a_models_own_queue_size_counts(tmp_path: Path, load: Load) -> None:
     write_model(tmp_path, extra="dynamic_batching { default_queue_policy { max_queue_size: 1 } }")
-    batcher = (await load()).resolve("", "").batcher
+    batcher = (await load()).catalogue.resolve("", "").batcher
     outcomes = await asyncio.gather(*[batcher.submit(pixels(0)) for _ in range(50)], return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, UnavailableError)]
     assert refused
@@ -474,18 +474,18 @@ async def test_a_folder_with_a_leading_zero_is_no_version(tmp_path: Path, load: 
 async def test_where_instances_cannot_run(tmp_path: Path, load: Load, extra: str, reason: str) -> None:
     write_model(tmp_path, extra=extra)
     with pytest.raises(UnavailableError, match=reason):
-        (await load()).resolve("", "")
+        (await load()).catalogue.resolve("", "")
 
 
 async def test_a_batch_that_no_memory_holds_is_refused(tmp_path: Path, load: Load) -> None:
     write_model(tmp_path, max_batch_size=2**31 - 1)
     with pytest.raises(UnavailableError, match="a batch of 2147483647 takes"):
-        (await load()).resolve("", "")
+        (await load()).catalogue.resolve("", "")
 
 
 async def test_instances_of_any_kind_follow_the_setting(tmp_path: Path, load: Load) -> None:
     write_model(tmp_path, extra="instance_group [ { kind: KIND_AUTO count: 2 }, { kind: KIND_CPU } ]")
-    served = (await load()).resolve("", "")
+    served = (await load()).catalogue.resolve("", "")
     assert [instance.provider for instance in served.instances] == ["CPUExecutionProvider"] * 3
     shown = [(group.name, group.count) for group in served.config.proto.instance_group]
     assert shown == [("colours_0", 2), ("colours_1", 1)]

@@ -84,7 +84,10 @@ def test_a_refused_version_is_withdrawn_with_its_series(tmp_path: Path) -> None:
     with running(tmp_path, model_control_mode="explicit") as service:
         assert 'nv_inference_count{model="colours",version="1"}' in service.metrics_page()
         httpx.post(f"{service.http}/v2/repository/models/colours/unload", timeout=60)
-        assert 'model="colours"' not in service.metrics_page()
+        # What was counted stays; what is no more is not told of.
+        page = service.metrics_page()
+        assert 'nv_inference_count{model="colours"' not in page
+        assert 'fovea_queue_depth{model="colours"' not in page
 
 
 @pytest.mark.system

@@ -7,16 +7,22 @@ import subprocess
 
 import pytest
 
-from tests.audit import install
-from tests.audit.install import ROOT
+from tests.audit.install import ENVIRONMENT
+from tests.tool_environment import ROOT
 
 
 @pytest.mark.system
 @pytest.mark.timeout(600)
 def test_no_pinned_dependency_is_known_to_be_vulnerable() -> None:
-    if reason := install.missing():
+    if reason := ENVIRONMENT.missing():
         pytest.skip(reason)
-    command = [str(install.PROGRAM), "--requirement", str(ROOT / "constraints.txt"), "--no-deps", "--disable-pip"]
+    command = [
+        str(ENVIRONMENT.program("pip-audit")),
+        "--requirement",
+        str(ROOT / "constraints.txt"),
+        "--no-deps",
+        "--disable-pip",
+    ]
     options = ["--format", "json", "--progress-spinner", "off"]
     ended = subprocess.run([*command, *options], capture_output=True, text=True, timeout=500, check=False)
     if "connect" in ended.stderr.lower():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conformance.models import write_classifier, write_identity
-from tests.kserve import install
+from tests.kserve.install import ENVIRONMENT
 from tests.service.launch import ROOT, running
 
 CIFAR10 = ROOT / "model_repository" / "cifar10"
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The client's answers over each protocol."""
-    if reason := install.missing():
+    if reason := ENVIRONMENT.missing():
         pytest.skip(reason)
     repository = tmp_path_factory.mktemp("kserve")
     shutil.copytree(CIFAR10, repository / "cifar10")
@@ -32,7 +32,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
     write_identity(repository, "identity_bytes", "BYTES", (1,))
     write_classifier(repository)
     with running(repository) as service:
-        client = [str(install.PYTHON), str(ROOT / "tests" / "kserve" / "client.py")]
+        client = [str(ENVIRONMENT.program("python")), str(ROOT / "tests" / "kserve" / "client.py")]
         result = subprocess.run(
             [*client, service.http, service.grpc, str(CIFAR10 / "1" / "golden.jpg")],
             capture_output=True,

@@ -11,9 +11,10 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
-from tests.checkov import install as checkov
+from tests.checkov.install import ENVIRONMENT as CHECKOV
 from tests.deploy.manifests import KSERVE, OVERLAYS, Manifest, containers, documents
 from tests.deploy.rendering import Combination, combinations, fullest, missing, render
+from tests.tool_environment import ROOT
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -29,7 +30,7 @@ CUSTOM = {
 """Kinds whose schemas are not at hand, and the fields that they cannot be without: that is all that is looked at."""
 MADE_ELSEWHERE = {"fovea-tls", "fovea-api-keys"}
 """Secrets: cert-manager's, and the operator's."""
-SKIPPED = Path(checkov.__file__).with_name("skipped.yaml")
+SKIPPED = ROOT / "tests" / "checkov" / "skipped.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -147,11 +148,11 @@ def failures(answer: dict[str, object] | list[dict[str, object]]) -> Iterator[st
 
 
 def test_checkov_finds_nothing_that_is_not_explained(tmp_path: Path) -> None:
-    if reason := checkov.missing():
+    if reason := CHECKOV.missing():
         pytest.skip(reason)
     for combination in [combination for overlay in OVERLAYS for combination in fullest(overlay)]:
         (tmp_path / f"{named(combination)}.yaml").write_text(render(combination))
-    command = [str(checkov.PYTHON), "-m", "checkov.main", "--framework", "kubernetes", "--skip-download"]
+    command = [str(CHECKOV.program("python")), "-m", "checkov.main", "--framework", "kubernetes", "--skip-download"]
     command += ["--config-file", str(SKIPPED), "--output", "json", "--compact", "--directory", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert run.returncode in (0, 1), run.stderr

@@ -1,43 +1,10 @@
-"""Install KServe's Python client: `python -m tests.kserve.install`.
-
-It comes with KServe's whole server, whose versions are not Fovea's, so it goes into an environment of its own:
-`.tools/kserve`.
-"""
+"""Install KServe's Python client, and with it KServe's whole server: `python -m tests.kserve.install`."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import venv
-from pathlib import Path
+from tests.tool_environment import ToolEnvironment
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-FOLDER = ROOT / ".tools" / "kserve"
-PYTHON = FOLDER / "bin" / "python"
-REQUIREMENTS = Path(__file__).resolve().parent / "requirements.txt"
-
-
-def missing() -> str:
-    """Why it cannot be run; empty if it can."""
-    marker = FOLDER / "installed"
-    if marker.is_file() and marker.read_text() == _pins():
-        return ""
-    return f"no KServe client in {FOLDER}: python -m tests.kserve.install"
-
-
-def install() -> None:
-    if not missing():
-        return
-    venv.create(FOLDER, clear=True, symlinks=True)
-    pip = [sys.executable, "-m", "pip", "--python", str(PYTHON), "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--no-deps", "--requirement", str(REQUIREMENTS)], check=True)
-    (FOLDER / "installed").write_text(_pins())
-
-
-def _pins() -> str:
-    return REQUIREMENTS.read_text() + sys.version
-
+ENVIRONMENT = ToolEnvironment("kserve", "KServe client")
 
 if __name__ == "__main__":
-    install()
-    print(missing() or f"KServe's client is in {FOLDER}")
+    ENVIRONMENT.install()

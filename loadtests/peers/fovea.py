@@ -25,7 +25,7 @@ def _native_command(setting: Setting) -> Command:
 
 
 def _fronts_command(setting: Setting) -> Command:
-    command = _native_command(setting)
+    command = _command(setting)
     return replace(command, arguments=(*command.arguments, "--front-processes", str(FRONT_PROCESSES)))
 
 
@@ -50,6 +50,6 @@ FOVEA_FRONTS = Peer(
     package="fovea",
     requirements=None,
     protocols=(OIP_HTTP, OIP_GRPC),
-    configuration=f"as Fovea native, with {FRONT_PROCESSES} front processes",
+    configuration=f"as Fovea, with {FRONT_PROCESSES} front processes",
     command=_fronts_command,
 )

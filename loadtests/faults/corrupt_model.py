@@ -26,10 +26,12 @@ async def provoke(seconds: float) -> Finding:
             await callers.until(lambda: service.metric("fovea_model_failed", version="2") == 1)
             await callers.steady(seconds)
             kept = [await asyncio.to_thread(service.served)]
+            shutil.rmtree(model / "2")
+            await callers.until(lambda: service.metric("fovea_model_failed") == 0)
 
             labels = (model / "labels.txt").read_text()
             replace(model / "labels.txt", labels.partition("\n")[2])
-            await callers.until(lambda: "labels" in service.log.read_text())
+            await callers.until(lambda: service.metric("fovea_model_failed", version="1") == 1)
             await callers.steady(seconds)
             kept.append(await asyncio.to_thread(service.served))
             replace(model / "labels.txt", labels)
@@ -38,7 +40,9 @@ async def provoke(seconds: float) -> Finding:
             await callers.until(lambda: "version 3" in service.served())
             await callers.steady(seconds)
             await callers.stop()
+            reasons = service.log.read_text()
     assert all("version 1" in each for each in kept), kept
+    assert "version 2: " in reasons and "labels.txt: 9 labels for 10 classes" in reasons, reasons
     return Finding(
         "`poll`: a version with half a graph; then one label too few; then a good version 3",
         "neither was loaded, `fovea_model_failed` and the log say why; version 1 served on, and the service was ready; "

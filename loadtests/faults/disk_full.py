@@ -54,7 +54,7 @@ async def provoke(seconds: float) -> Finding:
         settings = ["--model-control-mode", "poll", "--poll-interval-s", "0.2"]
         settings += ["--trace-file", str(disk / "trace.json"), "--log-and-trace-changes", "true"]
         async with replica(*settings, repository=model.parent, prefix=["env", f"TMPDIR={disk}"]) as service:
-            wish = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"}
+            wish = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "log_frequency": "20"}
             url = f"{service.target.http}/v2/trace/setting"
             await asyncio.to_thread(fetch, url, json.dumps(wish).encode(), "application/json")
             async with calling(service.target.http, service.target.grpc) as callers:

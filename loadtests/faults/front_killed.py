@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -28,14 +29,21 @@ async def provoke(seconds: float) -> Finding:
         await callers.stop()
     return Finding(
         f"SIGKILL to one of {FRONTS} (`FOVEA_FRONT_PROCESSES={FRONTS}`)",
-        f"another one was started after {replaced_s:.1f} s; the engine and its models went on; "
+        f"another one listened after {replaced_s:.1f} s; the engine and its models went on; "
         f"{callers.again} requests asked again, all answered, the longest after {callers.longest_s:.2f} s",
         callers.tallies,
     )
 
 
 def fronts(service: Replica) -> list[psutil.Process]:
-    return [each for each in service.process.children() if "service.fronts" in each.cmdline()]
+    """Those that listen."""
+    found = []
+    for each in service.process.children():
+        with suppress(psutil.NoSuchProcess):  # Which one that has just died is, too.
+            listens = any(one.status == psutil.CONN_LISTEN for one in each.net_connections("tcp"))
+            if listens and "service.fronts" in each.cmdline():
+                found.append(each)
+    return found
 
 
 FAULT = Fault("front-killed", "Front process killed", provoke, loses=True)

@@ -79,12 +79,17 @@ class FrontProcess:
         os.close(descriptor)
         requests = self.requests = FrontRequests(memory)
         self.link = requests.link = Link(requests.handlers(), self._calls, requests.lost)
-        await asyncio.get_running_loop().create_unix_connection(lambda: self.link, sock=here)
         try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: self.link, sock=here)
             http_address, grpc_address = await self.link.call("begin", settings, snapshot(requests))
         except FoveaError as error:
             self.link.close()
             raise StartError(str(error)) from error
+        except asyncio.CancelledError:
+            # The service stops meanwhile, and would wait for this process.
+            self.link.close()
+            self.process.kill()
+            raise
         return http_address, grpc_address
 
     async def families(self) -> list[Metric]:

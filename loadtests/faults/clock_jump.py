@@ -47,7 +47,7 @@ async def provoke(seconds: float) -> Finding:
             assert await asyncio.to_thread(service.ready)
             await callers.stop()
     return Finding(
-        "the service's wall clock set an hour on, a day and an hour back, and right again",
+        "the service's wall clock set an hour on, then a day back, then right again",
         f"`date` headers followed; deadlines, queues and timings go by the monotonic clock; the longest request took "
         f"{callers.longest_s:.2f} s; {callers.refused} refused",
         callers.tallies,

@@ -62,6 +62,8 @@ async def provoke(seconds: float) -> Finding:
                 pushed = push(model / "1", model / "2")
                 await callers.until(lambda: service.metric("fovea_model_failed", version="2") == 1)
                 served = await asyncio.to_thread(service.served)
+                # The folder for uploads is chosen with the first one.
+                assert await uploaded(service.target.http) == 200
                 fill(disk)
                 upload = await uploaded(service.target.http)
                 await callers.until(lambda: "traces are lost" in service.log.read_text())

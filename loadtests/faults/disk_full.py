@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import shutil
 import subprocess
@@ -72,7 +73,7 @@ async def provoke(seconds: float) -> Finding:
     return Finding(
         "a version pushed to a disk without room for it, which has traces and uploads too; then the disk filled up",
         f"who pushed was told “{pushed}”; half a version is not loaded, {served.partition(' (')[0]} served on; traces "
-        f"were lost, and the log says so; an upload that is kept on disk was answered {upload}",
+        f"were lost, and the log says so; an upload of 2 MB was answered {upload}: uploads are kept in memory",
         callers.tallies,
     )
 
@@ -95,7 +96,7 @@ def fill(disk: Path) -> None:
 async def uploaded(address: str) -> int:
     """The status of an image that is too large for the memory that uploads have."""
     form = aiohttp.FormData()
-    form.add_field("image", IMAGE + bytes(UPLOAD_BYTES), filename="image.jpg", content_type="image/jpeg")
+    form.add_field("image", io.BytesIO(IMAGE + bytes(UPLOAD_BYTES)), filename="image.jpg", content_type="image/jpeg")
     async with aiohttp.ClientSession() as session, session.post(f"{address}/v1/classify", data=form) as response:
         await response.read()
         return response.status

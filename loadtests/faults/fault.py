@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from loadtests.faults.callers import Tally
@@ -60,13 +60,9 @@ def _lost(tallies: dict[str, Tally]) -> str:
     cells = []
     for way, tally in tallies.items():
         if tally.lost:
-            how = ", ".join(f"{count} {what}" for what, count in tally.lost.items())
+            how = ", ".join(f"{what}: {count}" for what, count in tally.lost.items())
             cells.append(f"{way} {tally.lost.total()} ({how})")
     if not cells:
         return "**0**"
     left = sum(tally.unanswered for tally in tallies.values())
     return "; ".join(cells) + ("; all answered when asked again" if not left else f"; {left} never answered")
-
-
-def listed(words: Sequence[str]) -> str:
-    return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else "".join(words)

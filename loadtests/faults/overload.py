@@ -23,7 +23,8 @@ PHOTO = draw(1, (500, 375))
 
 async def provoke(seconds: float) -> Finding:
     allow_many_connections()
-    tallies, seen = {}, []
+    tallies: dict[str, Tally] = {}
+    seen = []
     async with replica("--max-queue-size", str(QUEUE)) as service:
         for protocol in PROTOCOLS:
             async with sender(protocol, service.target, [PHOTO]) as send:

@@ -66,17 +66,23 @@ class FrontProcess:
         here, there = socket.socketpair()
         descriptor = memory_file(ARENA_BYTES)
         memory = mapped(descriptor)
-        with there:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "service.fronts",
-                str(there.fileno()),
-                str(descriptor),
-                pass_fds=(there.fileno(), descriptor),
-                stdout=asyncio.subprocess.DEVNULL,
-            )
-        os.close(descriptor)
+        try:
+            with there:
+                self.process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "service.fronts",
+                    str(there.fileno()),
+                    str(descriptor),
+                    pass_fds=(there.fileno(), descriptor),
+                    stdout=asyncio.subprocess.DEVNULL,
+                )
+        except BaseException:
+            # The process may be there all the same: it ends when nobody is at this end.
+            here.close()
+            raise
+        finally:
+            os.close(descriptor)
         requests = self.requests = FrontRequests(memory)
         self.link = requests.link = Link(requests.handlers(), self._calls, requests.lost)
         try:

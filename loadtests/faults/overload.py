@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from loadtests.faults.callers import Tally
 from loadtests.faults.fault import Fault, Finding
@@ -28,11 +29,12 @@ async def provoke(seconds: float) -> Finding:
     async with replica("--max-queue-size", str(QUEUE)) as service:
         for protocol in PROTOCOLS:
             async with sender(protocol, service.target, [PHOTO]) as send:
-                await keep_in_flight(send, IN_FLIGHT, 0.5)
+                warm_up = await keep_in_flight(send, IN_FLIGHT, 0.5)
                 calm = await keep_in_flight(send, IN_FLIGHT, seconds)
                 peak_per_s = len(calm) / max(each.scheduled_s + each.latency_s for each in calm)
                 outcomes = await offer(send, TIMES * peak_per_s, 2 * seconds, seed=0)
-            tallies[protocol] = tally_of(calm + outcomes)
+            counted = round(service.metric("fovea_requests_total", protocol=protocol.lower()))
+            tallies[protocol] = tally_of([*warm_up, *calm, *outcomes], counted)
             seen.append(f"{protocol}: {said(outcomes, peak_per_s)}")
     return Finding(
         f"photos of 500×375 at random moments, {TIMES} times as many as are answered to {IN_FLIGHT} in flight; queues "
@@ -42,13 +44,18 @@ async def provoke(seconds: float) -> Finding:
     )
 
 
-def tally_of(outcomes: list[Outcome]) -> Tally:
-    """Latency is not its own: what is late here was late to be sent."""
-    return Tally(
-        answered=sum(each.error is None for each in outcomes),
-        refused=Counter(each.error.partition(": ")[0] for each in outcomes if each.error and refused(each.error)),
-        lost=Counter(each.error.partition(": ")[0] for each in outcomes if each.error and not refused(each.error)),
-    )
+def tally_of(outcomes: Sequence[Outcome], counted: int) -> Tally:
+    """What the service itself has never seen, it has not accepted: grpcio cancels calls that it cannot hand on in time.
+
+    Args:
+        counted: requests by the service's own count.
+    """
+    answered = sum(each.error is None for each in outcomes)
+    refusals = Counter(each.error.partition(": ")[0] for each in outcomes if each.error and refused(each.error))
+    others = Counter(each.error.partition(": ")[0] for each in outcomes if each.error and not refused(each.error))
+    if counted == answered + refusals.total():
+        return Tally(answered, refusals, unreached=others.total())
+    return Tally(answered, refusals, lost=others)
 
 
 def said(outcomes: list[Outcome], peak_per_s: float) -> str:
@@ -59,7 +66,9 @@ def said(outcomes: list[Outcome], peak_per_s: float) -> str:
     refusals = percentiles(turned_away)
     share = len(turned_away) / len(outcomes)
     times = f", p50 {refusals[50.0]:.0f} ms, p99 {refusals[99.0]:.0f} ms" if refusals else ""
-    return f"{goodput:.0%} of {peak_per_s:.0f}/s was answered all the same, {share:.0%} were refused{times}"
+    dropped = (len(outcomes) - len(answered) - len(turned_away)) / len(outcomes)
+    unseen = f", {dropped:.0%} were cancelled by grpcio before the service saw them" if dropped else ""
+    return f"{goodput:.0%} of {peak_per_s:.0f}/s was answered all the same, {share:.0%} were refused{times}{unseen}"
 
 
 FAULT = Fault("overload", "Overload", provoke)

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,18 +51,22 @@ def model_repository() -> Path:
 
 
 @contextmanager
-def started_service(repository: Path | None = None, *settings: str) -> Iterator[Target]:
+def started_service(
+    repository: Path | None = None, *settings: str, prefix: Sequence[str] = (), log: IO[str] | None = None
+) -> Iterator[Target]:
     """A service of our own on free ports of the loopback address; stopped however the block is left.
 
     Args:
         repository: None: that of `model_repository`.
         settings: flags of `fovea serve`.
+        prefix: a command that becomes the one that it is given (`env`, `sh -c 'exec "$@"' sh`).
+        log: where the service's log goes; None: to our own standard error.
     """
     command = [sys.executable, "-m", "service", "serve", "--model-repository", str(repository or model_repository())]
     command += ["--host", "127.0.0.1", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     command += ["--log-level", "warning"]  # Requests that fail are counted here; one line each would slow it down.
     command += settings
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*prefix, *command], stdout=subprocess.PIPE, stderr=log, text=True) as process:
         try:
             assert process.stdout is not None
             yield replace(_announced(process.stdout), pid=process.pid)

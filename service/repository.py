@@ -258,6 +258,8 @@ class Repository:
                 entry = old
             else:
                 entry.state = State.UNAVAILABLE
+                if any(each.served for each in model.versions.values()):
+                    log.error("%s version %s: is not served, others are: %s", model.name, version, _reason(error))
             entry.reason, entry.tried = _reason(error), content
             return entry
         except BaseException:

@@ -6,11 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from loadtests.faults.faults import FAULTS
 from service.settings import Settings
 
 TESTS = Path(__file__).resolve().parent
 CONFIGURATION = TESTS.parent / "docs" / "configuration.md"
+OPERATIONS = TESTS.parent / "docs" / "operations.md"
+RULES = TESTS.parent / "deploy" / "monitoring" / "rules.yaml"
 SECURITY = TESTS.parent / "docs" / "security.md"
 IN_WORDS = {
     "api_keys": "unset",
@@ -54,3 +58,24 @@ def test_each_threat_has_tests_and_they_exist() -> None:
         named = re.findall(r"`(test_\w+)`", row.split("|")[2])
         assert named, row
         assert set(named) <= existing
+
+
+def table_of(section: str) -> list[list[str]]:
+    """The cells of each row of the table in a section of the page on operations."""
+    text = OPERATIONS.read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    return [[cell.strip() for cell in row.split("|")] for row in re.findall(r"^\|(.*)\|$", text, re.MULTILINE)[2:]]
+
+
+def test_each_alert_has_its_line() -> None:
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    alerts = [f"`{rule['alert']}`" for group in groups for rule in group["rules"] if "alert" in rule]
+    rows = table_of("When an alert fires")
+    assert [row[0] for row in rows] == alerts
+    assert all(len(row) == 4 and all(row) for row in rows)
+
+
+def test_each_fault_is_in_the_table() -> None:
+    rows = table_of("Faults")
+    assert [row[0] for row in rows] == [fault.title for fault in FAULTS.values()]
+    losing = [fault.title for fault in FAULTS.values() if fault.loses]
+    assert {row[0] for row in rows if row[-1] != "**0**"} <= set(losing)

@@ -98,8 +98,11 @@ class FrontRequests:
         }
 
     def offer(self, number: int, served: ServedVersion) -> None:
-        """The front is about to know a version; it goes on serving until the front has no more requests for it."""
-        if number not in self._served:
+        """The front is about to know a version; it goes on serving until the front has no more requests for it.
+
+        To one that has gone nothing is offered: it would never give it back.
+        """
+        if number not in self._served and not self.link.lost:
             served.acquire()
             self._served[number] = served
 

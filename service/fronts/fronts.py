@@ -66,25 +66,36 @@ class FrontProcess:
         here, there = socket.socketpair()
         descriptor = memory_file(ARENA_BYTES)
         memory = mapped(descriptor)
-        with there:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "service.fronts",
-                str(there.fileno()),
-                str(descriptor),
-                pass_fds=(there.fileno(), descriptor),
-                stdout=asyncio.subprocess.DEVNULL,
-            )
-        os.close(descriptor)
+        try:
+            with there:
+                self.process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "service.fronts",
+                    str(there.fileno()),
+                    str(descriptor),
+                    pass_fds=(there.fileno(), descriptor),
+                    stdout=asyncio.subprocess.DEVNULL,
+                )
+        except BaseException:
+            # The process may be there all the same: it ends when nobody is at this end.
+            here.close()
+            raise
+        finally:
+            os.close(descriptor)
         requests = self.requests = FrontRequests(memory)
         self.link = requests.link = Link(requests.handlers(), self._calls, requests.lost)
-        await asyncio.get_running_loop().create_unix_connection(lambda: self.link, sock=here)
         try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: self.link, sock=here)
             http_address, grpc_address = await self.link.call("begin", settings, snapshot(requests))
         except FoveaError as error:
             self.link.close()
             raise StartError(str(error)) from error
+        except asyncio.CancelledError:
+            # The service stops meanwhile, and would wait for this process.
+            self.link.close()
+            self.process.kill()
+            raise
         return http_address, grpc_address
 
     async def families(self) -> list[Metric]:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -106,6 +107,8 @@ def balancing(services: Mapping[str, tuple[int, int]]) -> Iterator[Balancer]:
         log = stack.enter_context((folder / "log").open("w"))
         process = subprocess.Popen(command, pass_fds=fds, stdout=log, stderr=log)
         try:
+            while process.poll() is None and not (folder / "control").is_socket():
+                time.sleep(0.01)
             yield Balancer(f"http://{addresses[0]}", addresses[1], folder / "control")
             assert process.poll() is None, (folder / "log").read_text()
         finally:

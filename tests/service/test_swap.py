@@ -124,6 +124,12 @@ async def test_a_broken_version_leaves_the_one_before_it_in_service(tmp_path: Pa
         await until(lambda: "stays as it was: labels.txt: 1 labels for 3 classes" in service.stderr())
         assert ready(service) == ["1"]
         assert label_of_red(service) == "red"
+        (model / "labels.txt").write_text("red\nlime\nblue\n")
+        await until(lambda: not service.metric("fovea_model_failed"))
+        shutil.copytree(model / "1", model / "2")
+        (model / "2" / "model.onnx").write_bytes(b"half a graph")
+        await until(lambda: "colours version 2: is not served, others are: " in service.stderr())
+        assert label_of_red(service) == "red"
 
 
 def label_of_red(service: RunningService) -> str:

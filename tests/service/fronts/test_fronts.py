@@ -215,6 +215,16 @@ async def test_a_front_that_dies_is_replaced_and_what_was_counted_stays(tmp_path
         assert service.metric("fovea_requests_total", code="200") == before + CONNECTIONS
 
 
+async def test_a_stop_does_not_wait_for_a_front_that_is_being_replaced(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    with running(tmp_path, front_processes=FRONTS) as service:
+        first = set(front_pids(service))
+        os.kill(min(first), signal.SIGKILL)
+        await until(lambda: len(set(front_pids(service)) - first) == 1)
+        service.terminate()
+        assert service.exit_code() == 0
+
+
 async def test_a_stop_under_load_answers_all_that_was_accepted(tmp_path: Path) -> None:
     """Clients go on until they are refused; what the fronts have logged as answered is what the clients have got."""
     write_model(tmp_path, slow_rounds=4)

@@ -48,6 +48,7 @@ class Ends:
     seen: list[int]
     front: Link
     engine: Link
+    requests: FrontRequests
     began: asyncio.Event
 
 
@@ -82,7 +83,7 @@ async def both_ends(*, max_batch_size: int = 8) -> AsyncIterator[Ends]:
     requests.offer(NUMBER, served)
     front = RemoteBatcher(remote, NUMBER, max_queue_size=MAX_QUEUE_SIZE)
     try:
-        yield Ends(front, served, gate, seen, remote.link, requests.link, began)
+        yield Ends(front, served, gate, seen, remote.link, requests.link, requests, began)
     finally:
         gate.set()
         remote.link.close()
@@ -208,3 +209,14 @@ async def test_a_front_that_dies_holds_nothing_back() -> None:
                 await waiting
         with pytest.raises(UnavailableError, match="the service is stopping"):
             await ends.batcher.submit(item(1))
+
+
+async def test_a_front_that_has_died_is_offered_nothing() -> None:
+    """It would never give it back, and an unload or the stop would wait for it."""
+    async with both_ends() as ends:
+        ends.front.close()
+        async with asyncio.timeout(30):
+            while not ends.engine.lost:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            ends.requests.offer(NUMBER, ends.served)
+            await ends.served.close()

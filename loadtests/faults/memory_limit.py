@@ -13,10 +13,10 @@ from pathlib import Path
 import aiohttp
 from PIL import Image
 
+from loadtests.faults import balancer as haproxy
 from loadtests.faults.callers import calling
 from loadtests.faults.fault import Fault, Finding
 from loadtests.faults.replica import replica, same_ports
-from tests.deploy import balancer as haproxy
 
 HIERARCHIES = {Path("/sys/fs/cgroup/memory"): "memory.limit_in_bytes", Path("/sys/fs/cgroup"): "memory.max"}
 """Of cgroups, version 1 and 2: the file of the limit."""

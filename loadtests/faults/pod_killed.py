@@ -7,10 +7,10 @@ import time
 
 import psutil
 
+from loadtests.faults.balancer import balancing, missing
 from loadtests.faults.callers import calling
 from loadtests.faults.fault import Fault, Finding
 from loadtests.faults.replica import replica, same_ports
-from tests.deploy.balancer import balancing, missing
 
 
 async def provoke(seconds: float) -> Finding:

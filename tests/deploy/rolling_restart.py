@@ -21,9 +21,9 @@ from pathlib import Path
 import aiohttp
 import grpc.aio
 
+from loadtests.faults.balancer import Balancer, balancing
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1.classifier_pb2_grpc import ClassifierStub
-from tests.deploy.balancer import Balancer, balancing
 from tests.repositories import picture, write_model
 from tests.service.launch import RunningService, running, until, wait_for_metric
 

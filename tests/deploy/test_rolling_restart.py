@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy import balancer
+from loadtests.faults import balancer
 from tests.deploy.rolling_restart import restart_all
 from tests.repositories import write_model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -35,6 +36,8 @@ ARENA_BYTES = 256 * 2**20
 """Of each front; only what was ever used of it takes memory."""
 RESTART_S = 1.0
 """Between two tries to replace a front that died."""
+HEED_S = 10.0
+"""How long a front may take to know what has changed."""
 ANSWER_S = 2.0
 """How long a front may take to tell what it has counted, and to end once it has drained."""
 
@@ -53,6 +56,7 @@ class FrontProcess:
         self.requests: FrontRequests
         self.counted: list[Metric] = []
         """What it said last."""
+        self.listens = False
 
     async def start(self, settings: Settings, snapshot: Callable[[FrontRequests], Snapshot]) -> tuple[str, str]:
         """The addresses of its HTTP and gRPC, on which it listens from now on.
@@ -96,16 +100,35 @@ class FrontProcess:
             self.link.close()
             self.process.kill()
             raise
+        self.listens = True
         return http_address, grpc_address
 
     async def families(self) -> list[Metric]:
         """What it has counted, or had when it last said so."""
+        if not self.listens:
+            return self.counted
         try:
             async with asyncio.timeout(ANSWER_S):
                 self.counted = await self.link.call("families")
         except (FoveaError, TimeoutError) as error:
             log.warning("a front does not say what it has counted: %s", error)
         return self.counted
+
+    async def publish(self, snapshot: Snapshot) -> None:
+        """Have it know what is there now. One that does not answer is ended, and so replaced: a load waits for it."""
+        try:
+            async with asyncio.timeout(HEED_S):
+                await self.link.call("publish", snapshot)
+        except TimeoutError:
+            log.error("a front has not answered for %g s: it is ended", HEED_S)
+            self.process.kill()
+        except FoveaError:
+            log.debug("a front has gone while it was told something")
+
+    async def drain(self, grace_period_s: float) -> None:
+        """Have it answer what it has, and refuse the rest."""
+        with contextlib.suppress(FoveaError):  # It has gone, and has nothing to answer.
+            await self.link.call("drain", grace_period_s)
 
     async def end(self) -> None:
         """Hang up, and wait for its end."""
@@ -203,7 +226,7 @@ class Fronts:
             give_up: ends what requests wait for that have no answer within the grace period.
         """
         self._stop_tasks()
-        draining = [asyncio.create_task(_quietly(front.link.call("drain", grace_period_s))) for front in self._fronts]
+        draining = [asyncio.create_task(front.drain(grace_period_s)) for front in self._fronts]
         _, late = await asyncio.wait(draining, timeout=grace_period_s)
         if late:
             give_up()
@@ -238,9 +261,7 @@ class Fronts:
     async def _publish(self) -> None:
         """Tell every front what is there now; they all know it when this returns."""
         async with self._publishing:
-            await asyncio.gather(
-                *(_quietly(front.link.call("publish", self._snapshot(front.requests))) for front in self._fronts)
-            )
+            await asyncio.gather(*(front.publish(self._snapshot(front.requests)) for front in self._fronts))
 
     def _snapshot(self, requests: FrontRequests) -> Snapshot:
         """What is there now, which the front with these requests is about to know."""
@@ -283,11 +304,3 @@ class Fronts:
         await asyncio.gather(*(front.end() for front in self._fronts if hasattr(front, "link")))
         for reserved in self._reserved:
             reserved.close()
-
-
-async def _quietly(call: Awaitable[Any]) -> None:
-    """A front that has died is replaced, and the next one told."""
-    try:
-        await call
-    except FoveaError:
-        log.debug("a front has gone while it was told something")

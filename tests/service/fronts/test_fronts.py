@@ -9,7 +9,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -223,6 +223,27 @@ async def test_a_stop_does_not_wait_for_a_front_that_is_being_replaced(tmp_path:
         await until(lambda: len(set(front_pids(service)) - first) == 1)
         service.terminate()
         assert service.exit_code() == 0
+
+
+@pytest.mark.system
+async def test_a_front_that_hangs_holds_no_load_up(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    with running(tmp_path, front_processes=FRONTS, model_control_mode="explicit") as service:
+        hanging, _ = front_pids(service)
+        port = int(service.http.rpartition(":")[2])
+        async with AsyncExitStack() as stack:
+            # Somebody else's connection is not to be waited for: this one is at the front that goes on.
+            while True:
+                http = await stack.enter_async_context(httpx.AsyncClient(base_url=service.http, timeout=60))
+                before = connections_of(hanging, port)
+                await http.get("/v2/health/ready")
+                if connections_of(hanging, port) == before:
+                    break
+            os.kill(hanging, signal.SIGSTOP)
+            answer = await http.post("/v2/repository/models/colours/load", json={})
+            assert answer.status_code == 200
+            assert "a front has not answered" in service.stderr()
+            await until(lambda: hanging not in front_pids(service) and len(front_pids(service)) == FRONTS)
 
 
 async def test_a_stop_under_load_answers_all_that_was_accepted(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from loadtests.peers.triton import TRITON
 from loadtests.report.numbers import number
 from loadtests.results import new_results_folder
 
-ALL = (FOVEA, FOVEA_NATIVE, FOVEA_FRONTS, TRITON, MOSEC, FASTAPI, LITSERVE)
-PEERS = {peer.name.lower().replace(" ", "-"): peer for peer in ALL}
+USUAL = (FOVEA, FOVEA_NATIVE, TRITON, MOSEC, FASTAPI, LITSERVE)
+PEERS = {peer.name.lower().replace(" ", "-"): peer for peer in (*USUAL, FOVEA_FRONTS)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of the model repository FOVEA_MODEL_REPOSITORY or the bundled one, or {TINY}, a LeNet that costs next "
         "to nothing; default: cifar10 tiny",
     )  # fmt: skip
-    parser.add_argument("--peers", nargs="+", default=[*PEERS], choices=PEERS, help="default: all")
+    usual = [name for name, peer in PEERS.items() if peer in USUAL]
+    parser.add_argument(
+        "--peers", nargs="+", default=usual, choices=PEERS, help=f"default: all but {', '.join(PEERS.keys() - usual)}"
+    )
     parser.add_argument("--connections", nargs="+", type=count, default=[1, 64], metavar="N", help="default: 1 64")
     parser.add_argument("--rounds", type=count, default=3, help="default: %(default)s")
     parser.add_argument("--duration-s", type=positive, default=2.0, help="seconds of each load, default: 2")

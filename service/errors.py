@@ -111,3 +111,6 @@ class StartError(Exception):
 
 class ModelError(Exception):
     """A model cannot be served; the message is the reason shown for it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(shown(text))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.errors import MAX_TEXT_BYTES, InvalidInputError
+from service.errors import MAX_TEXT_BYTES, InvalidInputError, ModelError
 
 
 @pytest.mark.parametrize("text", ["plain", "é 😀 \u4e2d", ""])
@@ -26,3 +26,7 @@ def test_a_client_writes_no_lines_into_the_log() -> None:
 
 def test_a_lone_surrogate_can_be_sent() -> None:
     assert str(InvalidInputError("a\ud800")) == "a\\ud800"
+
+
+def test_what_a_model_is_not_served_for_can_be_sent_too() -> None:
+    assert str(ModelError("a\ud800")) == "a\\ud800"

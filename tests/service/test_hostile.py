@@ -69,3 +69,15 @@ def refuse(stub: Stub, content: bytes) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         stub.Classify(pb.ClassifyRequest(images=[content]), timeout=60)
     assert raised.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def test_a_configuration_with_letters_that_are_none_is_refused_and_can_be_read_about(tmp_path: Path) -> None:
+    """JSON can name half a surrogate pair, which UTF-8 has no bytes for, and the reason shows the client's own words."""
+    write_model(tmp_path)
+    with running(tmp_path, model_control_mode="explicit", load_models="colours") as service:
+        body = {"parameters": {"config": r'{"colour\udcde": 1, "colour\udcde": 1}'}}
+        answer = httpx.post(f"{service.http}/v2/repository/models/colours/load", json=body, timeout=60)
+        assert (answer.status_code, "colour\\udcde" in answer.json()["error"]) == (400, True)
+        (entry,) = httpx.post(f"{service.http}/v2/repository/index").json()
+        assert (entry["name"], entry["state"]) == ("colours", "READY")
+        assert "colour\\\\udcde" in service.metrics_page()

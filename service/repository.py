@@ -335,7 +335,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ModelError | StartError):
         return str(error)
     log.error("a model cannot be loaded", exc_info=error)
-    return shown(f"{type(error).__name__}: {error}")
+    return str(ModelError(f"{type(error).__name__}: {error}"))
 
 
 def _largest_batch(opened: OpenedVersion) -> int:

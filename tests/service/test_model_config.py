@@ -131,7 +131,7 @@ def test_a_config_given_as_json_takes_the_files_place(tmp_path: Path) -> None:
         ("dims: [ 3 ]", "dims: [ 3 ] reshape { shape: [ 3 ] }", "output.reshape is set"),
         ("max_batch_size: 8", 'default_model_filename: "../m.onnx" max_batch_size: 8', "must be a file's name alone"),
         ("max_batch_size: 8", 'default_model_filename: "\\000" max_batch_size: 8', "must be a file's name alone"),
-        ('"labels.txt"', '"labels\\000txt"', "labels\0txt: embedded null"),
+        ('"labels.txt"', '"labels\\000txt"', "labels\\\\x00txt: embedded null"),
         ("TYPE_UINT8", "99", "data_type is 99, which stands for nothing"),
         (
             "dynamic_batching {",

@@ -12,12 +12,13 @@ serve: install
 install: .venv/service
 install-train: .venv/train
 
-# A file's tests stay together: they share what they start.
+# On every core; a file's tests stay together, they share what they start.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 10
 test: .venv/test
-	$(BIN)/python -m pytest -m "not system" --numprocesses auto --dist loadfile
+	$(PYTEST) -m "not system"
 
 test-all: test
-	$(BIN)/python -m pytest -m system
+	$(PYTEST) -m system
 
 # Known vulnerabilities among the pinned dependencies.
 audit: .venv/test

@@ -1,7 +1,8 @@
-"""The image of the service on a CPU, built once."""
+"""The image of the service on a CPU, built once by each process of the tests."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,7 @@ from tests.podman.container import build, podman
 def cpu_image() -> Iterator[str]:
     if reason := install.missing():
         pytest.skip(reason)
-    tag = "localhost/fovea-test:cpu"
+    tag = f"localhost/fovea-test:cpu-{os.getpid()}"
     build(install.ROOT / "deploy" / "docker" / "cpu.Dockerfile", tag)
     yield tag
     podman("rmi", "--force", tag)

@@ -1,4 +1,4 @@
-"""The service under attack, and the number of inputs that a run tried."""
+"""The service under attack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from service.shared_memory import FOLDER
 from tests.conformance.models import write_repository
-from tests.fuzz.campaign import TRIED
 from tests.fuzz.target import Target
 from tests.repositories import write_model
 from tests.service.launch import RunningService, running
@@ -42,10 +41,3 @@ def target(attacked: RunningService) -> Iterator[Target]:
         found.register("region", Path(memory.name).name, 256)
         yield found
         found.close()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if TRIED:
-        terminalreporter.section("hostile inputs tried")
-        for name, count in sorted(TRIED.items()):
-            terminalreporter.line(f"{name}: {count}")

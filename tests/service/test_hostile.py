@@ -72,7 +72,7 @@ def refuse(stub: Stub, content: bytes) -> None:
 
 
 def test_a_configuration_with_letters_that_are_none_is_refused_and_can_be_read_about(tmp_path: Path) -> None:
-    """JSON can name half a surrogate pair, which UTF-8 has no bytes for, and the reason shows the client's own words."""
+    """JSON can name half a surrogate pair, which UTF-8 has no bytes for, and the reason has the client's own words."""
     write_model(tmp_path)
     with running(tmp_path, model_control_mode="explicit", load_models="colours") as service:
         body = {"parameters": {"config": r'{"colour\udcde": 1, "colour\udcde": 1}'}}

@@ -52,14 +52,13 @@ def test_the_queries_give_queue_time_and_requests_in_flight(tmp_path: Path) -> N
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "autoscaling", "rules": rules}]}))
 
     # One request a second in each pod for a minute, that wait 40 ms in one and not at all in the other; then none.
-    count, queue = "fovea_stage_duration_seconds_count", "fovea_stage_duration_seconds_sum"
+    count, queue_us = "nv_inference_request_success", "nv_inference_queue_duration_us"
+    labels = 'model="m",version="1"'
     given = [
-        series(queue, "a", 'stage="queue"', "0+0.6x4 2.4x20"),
-        series(count, "a", 'stage="queue"', "0+15x4 60x20"),
-        series(queue, "b", 'stage="queue"', "0x24"),
-        series(count, "b", 'stage="queue"', "0+15x4 60x20"),
-        series(queue, "b", 'stage="inference"', "0+9x24"),
-        series(count, "b", 'stage="inference"', "0+15x24"),
+        series(queue_us, "a", labels, "0+600000x4 2400000x20"),
+        series(count, "a", labels, "0+15x4 60x20"),
+        series(queue_us, "b", labels, "0x24"),
+        series(count, "b", labels, "0+15x4 60x20"),
         series("fovea_requests_in_flight", "a", 'protocol="http"', "4x24"),
         series("fovea_requests_in_flight", "a", 'protocol="grpc"', "6x24"),
         series("fovea_requests_in_flight", "b", 'protocol="grpc"', "2x24"),

@@ -187,7 +187,7 @@ def queries() -> dict[str, str]:
 @pytest.mark.parametrize("query", queries())
 def test_a_query_asks_for_what_is_on_the_page(asked: RunningService, query: str) -> None:
     page = asked.metrics_page()
-    asked_for = re.findall(r"(fovea_\w+)\{([^}]*)\}", queries()[query].replace("<<.LabelMatchers>>", ""))
+    asked_for = re.findall(r"((?:fovea|nv)_\w+)\{([^}]*)\}", queries()[query].replace("<<.LabelMatchers>>", ""))
     assert asked_for
     for name, matchers in asked_for:
         given = dict(re.findall(r'(\w+)="([^"]*)"', matchers))

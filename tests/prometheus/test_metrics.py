@@ -182,4 +182,6 @@ async def test_a_real_prometheus_has_an_answer_to_everything(service: RunningSer
 
 def in_place(query: str) -> str:
     """A query of the dashboard with its variables as Grafana would fill them in."""
-    return query.replace("$job", "fovea").replace("$model", ".*").replace("$namespace", ".*").replace("$__rate_interval", "1m")
+    for variable, value in {"job": "fovea", "namespace": ".*", "model": ".*", "__rate_interval": "1m"}.items():
+        query = query.replace(f"${variable}", value)
+    return query

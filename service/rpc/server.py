@@ -82,6 +82,7 @@ async def grpc_server(
     Raises:
         StartError: the port cannot be listened on, or the native transport is not installed, or cannot do it.
     """
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_may_be_logged)
     authentication = Authentication(keys, telemetry) if keys else None
     server = _create(known, settings, authentication, tls, shared)
     if authentication:
@@ -105,6 +106,11 @@ async def grpc_server(
         yield GrpcServer(server, address_of(settings.host, port), health_servicer)
     finally:
         await server.stop(None)
+
+
+def _may_be_logged(record: logging.LogRecord) -> bool:
+    """Not metadata that is no UTF-8, which grpcio logs in full, with a traceback: it may be a key."""
+    return not str(record.msg).startswith("Invalid encoding")
 
 
 async def _set_health(servicer: health.aio.HealthServicer, serving: bool) -> None:

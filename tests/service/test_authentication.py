@@ -25,7 +25,9 @@ from service.rpc.authentication import INFER, OPEN
 from tests.repositories import SIZE, picture, write_model
 from tests.service.certificates import replace
 from tests.service.launch import RunningService, run_to_end, running, until
+from tests.service.test_limits import DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, call_of, connect, frame
 
+END_STREAM = 1
 OPEN_OPERATIONS = {"GET /v2/health/live", "GET /v2/health/ready"}
 CONTROL_OPERATIONS = ("/load", "/unload", "register", "/logging", "/setting", "/{action}", "/{repository}/index")
 JPEG = {"content-type": "image/jpeg"}
@@ -280,6 +282,25 @@ def test_a_call_that_is_known_needs_a_key_all_the_same(guarded: Guarded) -> None
     assert guarded.call(INFER_METHOD, content)[0] is grpc.StatusCode.UNAUTHENTICATED
     assert guarded.call(INFER_METHOD, content, f"Bearer {guarded.keys['control']}")[0] is denied
     assert guarded.call(INFER_METHOD, content, right)[0] is ok
+
+
+async def test_a_key_with_bytes_that_are_no_utf_8_is_not_logged(guarded: Guarded) -> None:
+    """As one has that was pasted with a no-break space in Latin-1."""
+
+    def refused() -> float:
+        return guarded.service.metric("fovea_requests_total", protocol="grpc", code="UNAUTHENTICATED")
+
+    before = refused()
+    given = f"Bearer {guarded.keys['infer']}".encode() + b"\xa0x"
+    with connect(guarded.service.grpc) as connection:
+        connection.sendall(PREFACE + frame(SETTINGS))
+        connection.sendall(
+            frame(HEADERS, call_of(INFER_METHOD.encode(), b"authorization", given), END_HEADERS, stream=1)
+        )
+        connection.sendall(frame(DATA, bytes(5), END_STREAM, stream=1))
+        await until(lambda: refused() > before)
+    assert guarded.keys["infer"] not in guarded.service.stderr()
+    assert "Traceback" not in guarded.service.stderr()
 
 
 def test_a_stranger_s_body_is_not_waited_for(guarded: Guarded) -> None:

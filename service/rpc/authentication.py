@@ -44,16 +44,19 @@ class Authentication(grpc.GenericRpcHandler):
         self._telemetry = telemetry
 
     def refusal(self, method: str, metadata: Iterable[tuple[str, Any]]) -> FoveaError | None:
-        """Why a call may not be made, if so; it is counted then."""
+        """Why a call may not be made, if so."""
         if method in OPEN:
             return None
         given = next((value for key, value in metadata if key == "authorization"), "")
         try:
             self._keys.require(Right.INFER if method in INFER else Right.CONTROL, given)
         except FoveaError as error:
-            self._telemetry.refused("grpc", error)
             return error.with_traceback(None)
         return None
+
+    def refused(self, error: FoveaError) -> None:
+        """Count a call that was refused; and log it, with the request id that holds then."""
+        self._telemetry.refused("grpc", error)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         error = self.refusal(handler_call_details.method, handler_call_details.invocation_metadata)
@@ -62,6 +65,7 @@ class Authentication(grpc.GenericRpcHandler):
 
         async def refuse(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             identify(context)
+            self.refused(error)
             await abort(context, error)
             yield b""
 

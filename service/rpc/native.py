@@ -17,7 +17,7 @@ from service.errors import FoveaError, StartError
 from service.known_requests import Flight
 from service.rpc.authentication import Authentication
 from service.rpc.known_infer import INFER_METHOD, KnownInfer
-from service.telemetry import accept_request_id
+from service.telemetry import accept_request_id, request_id
 from service.trace_context import TRACEPARENT, TRACESTATE, parse
 
 Trailing = tuple[tuple[str, str], ...]
@@ -96,8 +96,11 @@ class NativeServer(Server):
         error = authentication.refusal(self._table[method_id][0], metadata)
         if error is None:
             return False
-        given = next((value for key, value in metadata if key == "x-request-id"), None)
-        self._end_in(call_id, (("x-request-id", accept_request_id(given)),), error)
+        identity = accept_request_id(next((value for key, value in metadata if key == REQUEST_ID), None))
+        named = request_id.set(identity)
+        authentication.refused(error)
+        request_id.reset(named)
+        self._end_in(call_id, ((REQUEST_ID, identity),), error)
         return True
 
     def _is_known(self, event: tuple[Any, ...]) -> bool:

@@ -351,6 +351,17 @@ def test_refusals_are_counted(guarded: Guarded, protocol: str, code: str, other:
     assert (counted(code), counted(other)) == (before[0] + 1, before[1] + 1)
 
 
+def test_a_refusal_is_logged_with_its_request_s_id(guarded: Guarded) -> None:
+    headers = {"x-request-id": f"refused-{guarded.transport}"}
+    httpx.get(f"{guarded.service.http}/v1/models", headers=headers)
+    with grpc.insecure_channel(guarded.service.grpc) as channel:
+        call: Any = channel.unary_unary(INFER_METHOD)
+        with pytest.raises(grpc.RpcError):
+            call(b"", metadata=tuple(headers.items()), timeout=60)
+    lines = [line for line in guarded.service.stderr().splitlines() if f"[refused-{guarded.transport}]" in line]
+    assert [" ".join(line.split()[5:8]) for line in lines] == ["http request refused:", "grpc request refused:"]
+
+
 def test_the_command_line_has_a_key(guarded: Guarded, tmp_path: Path) -> None:
     if guarded.transport == "native":
         pytest.skip("once is enough: it is the same for it")

@@ -41,6 +41,9 @@ class ApiKey:
 class ApiKeys:
     """The keys of a file.
 
+    Attributes:
+        known: those that hold now; others after each reading.
+
     Raises:
         StartError: the file cannot be read, or a line of it is wrong.
     """
@@ -55,7 +58,7 @@ class ApiKeys:
         Raises:
             StartError: as when it was read first.
         """
-        self._keys = _read(self.path)
+        self.known = _read(self.path)
 
     def require(self, right: Right, authorization: str) -> None:
         """Args:
@@ -71,7 +74,7 @@ class ApiKeys:
         digest = _digest(key.strip())
         found: ApiKey | None = None
         # Always all of them, and each whole: how long it takes tells nothing.
-        for candidate in self._keys:
+        for candidate in self.known:
             if hmac.compare_digest(candidate.digest, digest):
                 found = candidate
         if found is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -53,6 +53,19 @@ class Authentication(grpc.GenericRpcHandler):
         except FoveaError as error:
             return error.with_traceback(None)
         return None
+
+    def watch(self, method: str, metadata: Iterable[tuple[str, Any]]) -> Callable[[], FoveaError | None]:
+        """What tells, before each message of a stream, why that may not be, if so; found anew for other keys only."""
+        held: object = None
+
+        def refusal() -> FoveaError | None:
+            nonlocal held
+            if held is self._keys.known:
+                return None
+            held = self._keys.known
+            return self.refusal(method, metadata)
+
+        return refusal
 
     def refused(self, error: FoveaError) -> None:
         """Count a call that was refused; and log it, with the request id that holds then."""

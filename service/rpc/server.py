@@ -90,7 +90,7 @@ async def grpc_server(
         server.add_generic_rpc_handlers((authentication,))
     health_servicer = health.aio.HealthServicer()
     await _set_health(health_servicer, False)
-    registration = Registration(server, telemetry, lifecycle)
+    registration = Registration(server, telemetry, lifecycle, authentication)
     classifier_pb2_grpc.add_ClassifierServicer_to_server(classifier, registration)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, registration)
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, registration)

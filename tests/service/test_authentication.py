@@ -22,6 +22,7 @@ from service.api_keys import Right, line_of, new_key
 from service.pb.fovea.v1 import classifier_pb2
 from service.rest.authentication import right_for
 from service.rpc.authentication import INFER, OPEN
+from service.rpc.inference import STREAM_METHOD
 from tests.repositories import SIZE, picture, write_model
 from tests.service.certificates import replace
 from tests.service.launch import RunningService, run_to_end, running, until
@@ -379,6 +380,12 @@ def test_the_command_line_has_a_key(guarded: Guarded, tmp_path: Path) -> None:
     assert compared.returncode == 0
 
 
+async def change_keys(guarded: Guarded, lines: bytes, said: str = "read again") -> None:
+    before = guarded.service.stderr().count(said)
+    replace(guarded.file, lines)
+    await until(lambda: guarded.service.stderr().count(said) > before)
+
+
 async def test_keys_are_added_and_taken_away_while_the_service_runs(guarded: Guarded) -> None:
     lines = guarded.file.read_bytes()
     key = new_key()
@@ -391,13 +398,33 @@ async def test_keys_are_added_and_taken_away_while_the_service_runs(guarded: Gua
         return status == 200
 
     assert not let_in(key)
-    replace(guarded.file, lines + b"\n" + line_of("new", (Right.INFER,), key).encode())
-    await until(lambda: "read again" in guarded.service.stderr())
+    await change_keys(guarded, lines + b"\n" + line_of("new", (Right.INFER,), key).encode())
     assert let_in(key)
-    replace(guarded.file, b"nonsense")
-    await until(lambda: "what was read before is kept" in guarded.service.stderr())
+    await change_keys(guarded, b"nonsense", said="what was read before is kept")
     assert let_in(key)
-    replace(guarded.file, lines)
-    await until(lambda: guarded.service.stderr().count("read again") == 2)
+    await change_keys(guarded, lines)
     assert not let_in(key)
     assert let_in(guarded.keys["infer"])
+
+
+@pytest.mark.parametrize("method", ["fovea.v1.Classifier/ClassifyStream", STREAM_METHOD])
+async def test_a_key_that_is_taken_away_ends_its_streams(guarded: Guarded, method: str) -> None:
+    lines, key = guarded.file.read_bytes(), new_key()
+    await change_keys(guarded, lines + b"\n" + line_of("brief", (Right.INFER,), key).encode())
+    if method == STREAM_METHOD:
+        tensors = service_pb2.ModelInferRequest(model_name="colours", raw_input_contents=[TENSOR.tobytes()])
+        tensors.inputs.add(name="pixels", datatype="UINT8", shape=TENSOR.shape)
+        message = tensors.SerializeToString()
+    else:
+        message = classifier_pb2.ClassifyRequest(images=[picture("red")]).SerializeToString()
+    async with grpc.aio.insecure_channel(guarded.service.grpc) as channel:
+        call: Any = channel.stream_stream(f"/{method}")(metadata=(("authorization", f"Bearer {key}"),), timeout=60)
+        for _ in range(2):
+            await call.write(message)
+            assert await call.read()
+        await change_keys(guarded, lines)
+        await call.write(message)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call.read()
+        assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert dict(raised.value.trailing_metadata())["x-request-id"]

@@ -45,7 +45,7 @@ async def test_over_grpc(transport: str, caplog: pytest.LogCaptureFixture) -> No
         server._is_known = lambda event: False  # type: ignore[attr-defined]
     else:
         server = grpc.aio.server()
-    registration = Registration(server, MISSING, Lifecycle())
+    registration = Registration(server, MISSING, Lifecycle(), None)
     classifier = ClassifierServicer(MISSING, MISSING, MISSING, MISSING, request_timeout_s=1)
     parts: list[Any] = [MISSING] * 9
     parts[7] = Lifecycle()

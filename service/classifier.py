@@ -214,6 +214,8 @@ class Classifier:
         try:
             served.batcher.require_room()
         except QueueFullError as error:
+            if part:
+                part.failed()
             served.statistics.on_failure(time.monotonic() - start, error)
             raise
         try:

@@ -58,7 +58,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It has none, or one with NaN or infinite scores."""
+    """It has none, or one with NaN or infinite scores or features."""
 
     side: Side
 
@@ -105,13 +105,16 @@ def verdict(served: ServedVersion, outputs: Tensors, rows: int) -> Verdict | Non
     """What a version says of so many images; None where it is no classifier.
 
     Raises:
-        ValueError: a score is NaN or infinite.
+        ValueError: a score or a feature is NaN or infinite.
     """
-    if not isinstance(served.images, ImageContract) or served.images.features:
+    if not isinstance(served.images, ImageContract):
         return None
-    scores = outputs[served.images.output].reshape(rows, -1).astype(np.float64)
-    if not np.isfinite(scores).all():
-        raise ValueError("scores are not finite")
+    output = outputs[served.images.output]
+    if not np.isfinite(output).all():
+        raise ValueError("the output is not finite")
+    if served.images.features:
+        return None
+    scores = output.reshape(rows, -1).astype(np.float64)
     classes, largest = scores.argmax(1), scores.max(1)
     if served.images.scores == "logits":
         largest = 1 / np.exp(scores - largest[:, None]).sum(1)

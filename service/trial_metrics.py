@@ -22,11 +22,11 @@ class TrialMetrics:
             "fovea_rollout_share", "Declared share of the requests that name no version.", SIDE, registry=registry
         )
         self._requests = Counter(
-            "fovea_rollout_requests", "Requests sent to a version on trial; a shadow's are copies of images.", SIDE,
+            "fovea_rollout_requests", "Requests sent to a version on trial; a shadow's are copies of inferences.", SIDE,
             registry=registry,
         )  # fmt: skip
         self._failed = Counter(
-            "fovea_rollout_failed", "Inferences that gave no answer, or scores that are not finite.", SIDE,
+            "fovea_rollout_failed", "Inferences that gave no answer, or scores or features that are not finite.", SIDE,
             registry=registry,
         )  # fmt: skip
         self._duration = Histogram(

@@ -29,6 +29,7 @@ from service.errors import (
 )
 from service.images import ImageLimits
 from service.repository import Repository
+from service.trial import Event, Failed, Observe, Sent, Side, TakenUp
 from tests.repositories import picture, write_model
 from tests.service.pictures import encode, scene
 
@@ -47,13 +48,14 @@ async def classifier(tmp_path: Path) -> AsyncIterator[Classifier]:
 
 
 @asynccontextmanager
-async def classifier_of(folder: Path) -> AsyncIterator[Classifier]:
+async def classifier_of(folder: Path, on_trial: Observe = lambda event: None) -> AsyncIterator[Classifier]:
     repository = Repository(
         folder,
         OnnxRuntimeEngine("cpu", device_id=0),
         max_queue_size=100,
         default_model=None,
         on_batch=lambda model, version, record: None,
+        on_trial=on_trial,
     )
     decoder = Decoder(LIMITS, max_waiting=4, threads=1)
     classifier = Classifier(repository.catalogue, decoder, max_images=40)
@@ -117,6 +119,25 @@ async def test_what_would_be_refused_is_not_decoded(classifier: Classifier, monk
     for images in ([b"nonsense"], [b"nonsense", picture("red")]):
         with pytest.raises(QueueFullError, match="no room for 1"):
             await classifier.classify(images, deadline=soon())
+
+
+async def test_what_a_full_queue_refuses_has_failed_in_its_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_full(batcher: object, rows: int = 1) -> None:
+        raise QueueFullError("no room")
+
+    model = write_model(tmp_path, versions=(1, 2), golden=False, extra="version_policy { all { } }")
+    with (model / "config.pbtxt").open("a") as config:
+        for name, value in (("current", "1"), ("canary", "2"), ("canary_share", "1")):
+            config.write(f'parameters {{ key: "rollout.{name}" value {{ string_value: "{value}" }} }}\n')
+    events: list[Event] = []
+    async with classifier_of(tmp_path, events.append) as classifier:
+        monkeypatch.setattr(DynamicBatcher, "require_room", is_full)
+        with pytest.raises(QueueFullError):
+            await classifier.classify([picture("red")], deadline=soon())
+    canary = Side("colours", "2", "canary")
+    assert [event for event in events if not isinstance(event, TakenUp)] == [Sent(canary), Failed(canary)]
 
 
 async def test_large_images_go_through_the_threads(classifier: Classifier) -> None:

@@ -17,7 +17,7 @@ from service.batching import DynamicBatcher
 from service.errors import InvalidInputError, UnavailableError
 from service.inference import run
 from service.repository import Repository
-from service.trial import MAX_COPIES, Answered, Compared, Dropped, Event, Failed, Sent, TakenUp
+from service.trial import MAX_COPIES, Answered, Compared, Dropped, Event, Failed, Sent, Side, TakenUp
 from tests.repositories import graph, write_model
 from tests.service.conftest import ONE_INSTANCE
 
@@ -283,6 +283,30 @@ async def test_scores_that_are_not_finite_have_failed(rolled: Rolled) -> None:
     (failed,) = await rolled.until(Failed)
     assert isinstance(failed, Failed)
     assert failed.side.role == "canary"
+
+
+async def test_features_that_are_not_finite_have_failed(tmp_path: Path) -> None:
+    write_model(tmp_path, "features", versions=(1, 2), golden=False, extra=ALL, features=True)
+    declare(tmp_path / "features", current="1", canary="2", canary_share="1")
+    events: list[Event] = []
+    repository = Repository(
+        tmp_path,
+        OnnxRuntimeEngine("cpu", device_id=0),
+        max_queue_size=100,
+        default_model=None,
+        on_batch=lambda *_: None,
+        on_trial=events.append,
+    )
+    await repository.start()
+    try:
+        part = repository.catalogue.choose("features", "").part
+        assert part
+        for value in (2, np.nan):
+            part._look(GREENISH, 1, (np.array([[1, value, 3]], np.float32),), 0.001)
+    finally:
+        await repository.close()
+    canary = Side("features", "2", "canary")
+    assert events[-2:] == [Answered(canary, 0.001, ()), Failed(canary)]
 
 
 async def test_copies_on_their_way_keep_their_version_open(rolled: Rolled) -> None:

@@ -91,7 +91,7 @@ def create_http_application(
         *shared_memory_routes(memory, request_timeout_s=request_timeout_s),
         *log_and_trace_routes(log_settings, trace_settings, request_timeout_s=request_timeout_s),
         *operations_routes(catalogue),
-        *health_routes(lifecycle),
+        *health_routes(lifecycle, with_reason=keys is None),
     ]
     handlers = _error_handlers()
     application = Starlette(
@@ -119,7 +119,7 @@ def create_metrics_application(page: Callable[[str], Awaitable[tuple[bytes, str]
         content, media_type = await page(request.headers.get("accept", ""))
         return Response(content, headers={"content-type": media_type})
 
-    routes = [Route("/metrics", metrics), *health_routes(lifecycle)]
+    routes = [Route("/metrics", metrics), *health_routes(lifecycle, with_reason=True)]
     return Starlette(routes=routes, exception_handlers=_error_handlers())
 
 

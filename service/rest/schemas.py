@@ -92,7 +92,7 @@ class LiveBody(BaseModel):
 
 class ReadyBody(BaseModel):
     ready: bool
-    error: str = Field(default="", description="Why it is not.")
+    error: str = Field(default="", description="Why it is not; with API keys the metrics port alone says so.")
 
 
 class ModelReadyBody(BaseModel):

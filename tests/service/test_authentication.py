@@ -213,6 +213,16 @@ def test_classification_with_a_key(guarded: Guarded) -> None:
     assert answer.json()["predictions"][0]["label"] == "red"
 
 
+def test_why_it_is_not_ready_is_said_on_the_metrics_port_alone(tmp_path: Path) -> None:
+    models, keys = tmp_path / "models", tmp_path / "keys"
+    (write_model(models, golden=False) / "1" / "model.onnx").write_bytes(b"no graph")
+    keys.write_text(line_of("a", (Right.INFER,), new_key()))
+    with running(models, api_keys=keys) as service:
+        ready = httpx.get(f"{service.http}/v2/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"ready": False, "error": "not ready"})
+        assert "colours" in httpx.get(service.metrics.replace("/metrics", "/v2/health/ready")).json()["error"]
+
+
 # gRPC
 
 

@@ -31,6 +31,7 @@ def with_parameters(text: str, changes: Mapping[str, str | None]) -> str:
         if value is not None:
             wanted.parameters[name].string_value = value
     left = dict(changes)
+    line_end = "\r\n" if "\r\n" in text else "\n"
     edited, end = "", 0
     for begin, stop in _parameters(text):
         names = list(_parsed(text[begin:stop]).parameters)
@@ -43,32 +44,51 @@ def with_parameters(text: str, changes: Mapping[str, str | None]) -> str:
         before, after = text[end:begin], stop
         if value is None:
             # Nor is its line left behind, where it has that for itself.
-            if (not before or before.endswith("\n")) and text[stop : stop + 1] == "\n":
-                after += 1
+            if (not before or before.endswith("\n")) and text.startswith(line_end, stop):
+                after += len(line_end)
             edited += before
         else:
-            edited += before + _block(name, value)
+            edited += before + _block(name, value, line_end)
         end = after
     edited += text[end:]
     for name, value in left.items():
         if value is not None:
-            edited += ("\n" if edited and not edited.endswith("\n") else "") + _block(name, value) + "\n"
+            edited += line_end if edited and not edited.endswith("\n") else ""
+            edited += _block(name, value, line_end) + line_end
     if _parsed(edited) != wanted:
         raise ValueError(f"{', '.join(changes)}: must each be written as `parameters {{ … }}` of its own")
     return edited
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write beside, then rename: whoever reads it meanwhile has the old one or the new one, whole."""
+    """Write beside, then rename: whoever reads it meanwhile has the old one or the new one, whole, and may do so still.
+
+    Raises:
+        OSError: it cannot be, or not with the owner and the group that it has; nothing has changed then.
+    """
     path = path.resolve()
     beside = path.with_name(f".{path.name}.partial")
     try:
-        beside.write_text(text)
+        # As bytes: line ends stay as they are.
+        beside.write_bytes(text.encode())
         if path.exists():
+            _take_owner(beside, path)
             shutil.copymode(path, beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _take_owner(path: Path, other: Path) -> None:
+    own, wanted = path.stat(), other.stat()
+    if (own.st_uid, own.st_gid) == (wanted.st_uid, wanted.st_gid):
+        return
+    try:
+        os.chown(path, wanted.st_uid, wanted.st_gid)
+    except OSError as error:
+        raise OSError(
+            f"{other} must go on belonging to user {wanted.st_uid}, group {wanted.st_gid}: {error.strerror}"
+        ) from error
 
 
 def _parsed(text: str) -> pb.ModelConfig:
@@ -78,8 +98,8 @@ def _parsed(text: str) -> pb.ModelConfig:
         raise ValueError(str(error)) from None
 
 
-def _block(name: str, value: str) -> str:
-    return f'parameters {{\n  key: "{name}"\n  value {{ string_value: "{value}" }}\n}}'
+def _block(name: str, value: str, line_end: str) -> str:
+    return line_end.join(("parameters {", f'  key: "{name}"', f'  value {{ string_value: "{value}" }}', "}"))
 
 
 def _parameters(text: str) -> Iterator[tuple[int, int]]:

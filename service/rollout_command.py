@@ -10,7 +10,7 @@ from pathlib import Path
 from service.config_text import replace_text, with_parameters
 from service.errors import FoveaError, ModelError
 from service.model_config import read_proto, served_versions
-from service.model_folder import version_numbers
+from service.model_folder import CONFIG_FILE, version_numbers
 from service.rollout import (
     CANARY,
     CANARY_SHARE,
@@ -51,8 +51,8 @@ def roll_out(model: Path, step: str | None, version: str | None, share: str | No
             rollout = after(rollout, versions, step, version, share)
         require_served(rollout, versions)
         if step:
-            path = model / "config.pbtxt"
-            text = path.read_text() if path.is_file() else ""
+            path = model / CONFIG_FILE
+            text = path.read_bytes().decode() if path.is_file() else ""
             replace_text(path, with_parameters(text, _parameters(rollout)))
     except (FoveaError, ModelError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

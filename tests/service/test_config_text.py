@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_text_without_an_end_of_line_and_no_text_at_all() -> None:
     assert with_parameters("", {"a": "1"}) == block
 
 
+def test_line_ends_are_those_of_the_text() -> None:
+    text = TEXT.replace("\n", "\r\n")
+    for changes in ({"rollout.current": "2"}, {"rollout.current": None}, {"a": "1"}):
+        edited = with_parameters(text, changes)
+        assert edited.replace("\r\n", "\n") == with_parameters(TEXT, changes)
+        assert edited.count("\n") == edited.count("\r\n")
+
+
 def test_a_parameter_in_the_middle_of_a_line() -> None:
     line = 'name: "x" parameters { key: "a" value { string_value: "1" } } max_batch_size: 4\n'
     assert with_parameters(line, {"a": None}) == 'name: "x"  max_batch_size: 4\n'
@@ -78,4 +87,32 @@ def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
         assert reader.read() == "old"
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o640
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives files away")
+def test_a_file_keeps_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "config.pbtxt"
+    path.write_text("old")
+    path.chmod(0o640)
+    os.chown(path, 12345, 23456)
+    replace_text(path, "new\r\n")
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (12345, 23456, 0o640)
+    assert path.read_bytes() == b"new\r\n"
+
+
+def test_a_file_that_cannot_keep_its_owner_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, user: int, group: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    path = tmp_path / "config.pbtxt"
+    path.write_text("old")
+    others = os.stat_result((*path.stat()[:4], 12345, 23456, *path.stat()[6:]))
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda asked, **how: others if asked == path else stat(asked, **how))
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(OSError, match="must go on belonging to user 12345, group 23456: Operation not"):
+        replace_text(path, "new")
+    assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -44,6 +44,16 @@ def test_from_canary_to_current_and_back(model: Path, capsys: pytest.CaptureFixt
     assert (model / "config.pbtxt").read_text().startswith(before)
 
 
+def test_line_ends_stay_as_they_are(model: Path) -> None:
+    config = model / "config.pbtxt"
+    before = config.read_bytes().replace(b"\n", b"\r\n")
+    config.write_bytes(before)
+    assert rollout(model, "pin", "1") == Rollout("1")
+    after = config.read_bytes()
+    assert after.startswith(before)
+    assert after.count(b"\n") == after.count(b"\r\n")
+
+
 def test_a_canary_is_tried_against_what_was_highest(model: Path) -> None:
     assert rollout(model, "canary", "3").current == "2"
 

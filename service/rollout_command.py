@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,9 +45,11 @@ def roll_out(model: Path, step: str | None, version: str | None, share: str | No
         version: of `OF_A_VERSION`.
         share: of `WITH_A_SHARE`.
     """
+    # Its name is the model's: of a link, the link's own.
+    model = Path(os.path.abspath(model))
     try:
         versions = _versions(model)
-        rollout = declared(read_proto(model.resolve()))
+        rollout = declared(read_proto(model))
         if step:
             rollout = after(rollout, versions, step, version, share)
         require_served(rollout, versions)
@@ -126,7 +129,7 @@ def _pinned(rollout: Rollout, version: str) -> Rollout:
 def _versions(model: Path) -> list[str]:
     if not model.is_dir():
         raise ModelError(f"{model}: must be a model's folder in a model repository")
-    proto = read_proto(model.resolve())
+    proto = read_proto(model)
     found = served_versions(proto, version_numbers(model, proto.default_model_filename))
     if not found:
         raise ModelError(f"{model}: no version folder (1, 2, …) with a {proto.default_model_filename}")

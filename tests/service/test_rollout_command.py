@@ -44,6 +44,18 @@ def test_from_canary_to_current_and_back(model: Path, capsys: pytest.CaptureFixt
     assert (model / "config.pbtxt").read_text().startswith(before)
 
 
+def test_a_model_s_folder_may_be_a_link(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = model.parent / "releases" / "42"
+    elsewhere.parent.mkdir()
+    model.rename(elsewhere)
+    model.symlink_to(elsewhere)
+    assert rollout(model, "pin", "1") == Rollout("1")
+    monkeypatch.chdir(model.parent)
+    for way in (Path(model.name), Path("..", model.parent.name, model.name), Path(model.name, "1", "..")):
+        assert main(["rollout", str(way)]) == 0
+    assert model.is_symlink()
+
+
 def test_line_ends_stay_as_they_are(model: Path) -> None:
     config = model / "config.pbtxt"
     before = config.read_bytes().replace(b"\n", b"\r\n")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+STOPPING = "the service is stopping"
+
 
 class Lifecycle:
     """Starting, ready, stopping. Live throughout.
@@ -24,7 +26,7 @@ class Lifecycle:
     def not_ready(self) -> str | None:
         """Why the service is not ready; None when it is."""
         if self.stopping.is_set():
-            return "the service is stopping"
+            return STOPPING
         return "; ".join(self._problems()) or None if self._problems else "the service is starting"
 
     @property

@@ -163,8 +163,7 @@ class Telemetry:
                 record.trace.answered()
         elif isinstance(error, FoveaError):
             record.code = str(error.http_status) if http else error.grpc_code.name
-            if isinstance(error, UnavailableError):
-                self._rejected.labels(record.protocol).inc()
+            self._count_rejected(record.protocol, error)
             log.info("%s request failed: %s %s", record.protocol, record.code, error)
         elif isinstance(error, Exception):
             record.code = "500" if http else "INTERNAL"
@@ -182,7 +181,12 @@ class Telemetry:
         """A request was not let in: counted, and of no concern to anything else."""
         code = str(error.http_status) if protocol == "http" else error.grpc_code.name
         log.info("%s request refused: %s %s", protocol, code, error)
+        self._count_rejected(protocol, error)
         self._request_child(protocol, "", code).inc()
+
+    def _count_rejected(self, protocol: str, error: FoveaError) -> None:
+        if isinstance(error, UnavailableError):
+            self._rejected.labels(protocol).inc()
 
     def _request_child(self, protocol: str, model: str, code: str) -> Counter:
         key = (protocol, model, code)

@@ -105,7 +105,7 @@ def create_http_application(
     if cors_origins:
         # Outside of it: a browser asks without a key whether it may send one.
         served = cors(served, cors_origins)
-    return RequestScope(served, lifecycle)
+    return RequestScope(served, lifecycle, telemetry)
 
 
 def create_metrics_application(page: Callable[[str], Awaitable[tuple[bytes, str]]], lifecycle: Lifecycle) -> ASGIApp:

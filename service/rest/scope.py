@@ -6,8 +6,9 @@ import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.lifecycle import Lifecycle
-from service.telemetry import accept_request_id, request_id
+from service.errors import UnavailableError
+from service.lifecycle import STOPPING, Lifecycle
+from service.telemetry import Telemetry, accept_request_id, request_id
 from service.trace_context import TRACEPARENT, TRACESTATE, parse, trace_context
 
 PARENT, STATE = TRACEPARENT.encode(), TRACESTATE.encode()
@@ -16,9 +17,10 @@ PARENT, STATE = TRACEPARENT.encode(), TRACESTATE.encode()
 class RequestScope:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, telemetry: Telemetry) -> None:
         self._app = app
         self._lifecycle = lifecycle
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,7 +52,9 @@ class RequestScope:
         self._lifecycle.enter()
         try:
             if stopping.is_set() and not scope["path"].startswith("/v2/health/"):
-                await _refuse(send_with_headers)
+                error = UnavailableError(STOPPING)
+                self._telemetry.refused("http", error)
+                await _refuse(error, send_with_headers)
             else:
                 await self._app(scope, receive, send_with_headers)
         finally:
@@ -59,12 +63,12 @@ class RequestScope:
             trace_context.reset(traced)
 
 
-async def _refuse(send: Send) -> None:
-    body = json.dumps({"error": "the service is stopping"}).encode()
+async def _refuse(error: UnavailableError, send: Send) -> None:
+    body = json.dumps({"error": str(error)}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        (b"retry-after", b"1"),
+        (b"retry-after", str(error.retry_after_s).encode()),
     ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -9,8 +9,8 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc.aio
 
-from service.errors import FoveaError
-from service.lifecycle import Lifecycle
+from service.errors import FoveaError, UnavailableError
+from service.lifecycle import STOPPING, Lifecycle
 from service.telemetry import RequestRecord, Telemetry, accept_request_id, request_id
 from service.trace_context import TRACEPARENT, TRACESTATE, parse, trace_context
 
@@ -41,6 +41,15 @@ def identify(context: Context) -> str:
         trace_context.set(parse(str(parent), str(state)))
     context.set_trailing_metadata((("x-request-id", identity),))
     return identity
+
+
+async def begin(context: Context, lifecycle: Lifecycle, telemetry: Telemetry) -> None:
+    """Identify a call, which ends here, and is counted, where the service is stopping."""
+    identify(context)
+    if lifecycle.stopping.is_set():
+        error = UnavailableError(STOPPING)
+        telemetry.refused("grpc", error)
+        await abort(context, error)
 
 
 async def outcome(

@@ -13,10 +13,10 @@ from service.catalogue import Catalogue, ModelEntry, State, VersionEntry
 from service.classifier import Answer, Classifier, Predictions, Result
 from service.errors import FoveaError
 from service.image_contract import ImageContract
-from service.lifecycle import Lifecycle
+from service.lifecycle import STOPPING, Lifecycle
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1 import classifier_pb2_grpc
-from service.rpc.call import STREAM_WINDOW, Context, abort, identify, outcome, until
+from service.rpc.call import STREAM_WINDOW, Context, abort, begin, outcome, until
 from service.telemetry import RequestRecord, Telemetry
 from service.tensors import Array
 
@@ -51,7 +51,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         self._request_timeout_s = request_timeout_s
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
-        await self._begin(context)
+        await begin(context, self._lifecycle, self._telemetry)
         answered = await self._outcome("Classify", self._classify, request, context)
         if isinstance(answered, FoveaError):
             # gRPC keeps the exception that `abort` raises, and with it this frame, until the garbage is
@@ -61,7 +61,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         return answered
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
-        await self._begin(context)
+        await begin(context, self._lifecycle, self._telemetry)
         answered = await self._outcome("Embed", self._embed, request, context)
         if isinstance(answered, FoveaError):
             del request  # As in `Classify`.
@@ -71,7 +71,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
     async def ClassifyStream(
         self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
-        identify(context)
+        await begin(context, self._lifecycle, self._telemetry)
         answers: asyncio.Queue[pb.ClassifyStreamResponse | None] = asyncio.Queue()
         window = asyncio.Semaphore(STREAM_WINDOW)
 
@@ -97,7 +97,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
         finally:
             reader.cancel()
         if self._lifecycle.stopping.is_set():
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[_model(model) for model in self._catalogue.models.values()])
@@ -107,11 +107,6 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):  # type: ignor
             return pb.GetModelResponse(model=_model(self._catalogue.find(request.name)))
         except FoveaError as error:
             await abort(context, error)
-
-    async def _begin(self, context: Context) -> None:
-        identify(context)
-        if self._lifecycle.stopping.is_set():
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
 
     async def _answer_on_stream(self, request: pb.ClassifyRequest) -> pb.ClassifyStreamResponse:
         answered = await self._outcome("ClassifyStream", self._classify, request, None)

@@ -15,12 +15,12 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
 from service.control import Control, require_load_parameter
-from service.errors import FoveaError, InvalidInputError, UnavailableError, UnsupportedError
+from service.errors import FoveaError, InvalidInputError, UnsupportedError
 from service.inference import Inference, check_parameters
-from service.lifecycle import Lifecycle
+from service.lifecycle import STOPPING, Lifecycle
 from service.log_settings import LogSettings, LogValue
 from service.protocol import ServiceInformation, require_version
-from service.rpc.call import Context, abort, identify, in_order, outcome
+from service.rpc.call import Context, abort, begin, in_order, outcome
 from service.rpc.infer_message import inputs_of, number_of, response_of, wanted_of
 from service.rpc.known_infer import INFER_METHOD, KnownInfer
 from service.shared_memory import SharedMemory
@@ -105,6 +105,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
+        await begin(context, self._lifecycle, self._telemetry)
         config: str | None = None
         files: dict[str, bytes] = {}
         try:
@@ -118,7 +119,6 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
                     config = parameter.string_param
                 else:
                     files[key] = parameter.bytes_param
-            self._require_running()
             await self._control.load(request.model_name, config, files)
         except FoveaError as error:
             await abort(context, error)
@@ -127,9 +127,9 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
+        await begin(context, self._lifecycle, self._telemetry)
         try:
             _require_no_name(request.repository_name)
-            self._require_running()
             await self._control.unload(request.model_name)
         except FoveaError as error:
             await abort(context, error)
@@ -217,9 +217,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         return await _or_abort(context, answer)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        identify(context)
-        if self._lifecycle.stopping.is_set():
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+        await begin(context, self._lifecycle, self._telemetry)
         answered = await self._outcome(request, context)
         if isinstance(answered, FoveaError):
             # gRPC keeps the exception that `abort` raises, and with it this frame: leave no tensors in it.
@@ -230,7 +228,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
     async def ModelStreamInfer(
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        identify(context)
+        await begin(context, self._lifecycle, self._telemetry)
 
         async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
             answered = await self._outcome(request, None)
@@ -244,11 +242,7 @@ class InferenceServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type:
         async for response in in_order(requests, answer, self._lifecycle.stopping):
             yield response
         if self._lifecycle.stopping.is_set():
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
-
-    def _require_running(self) -> None:
-        if self._lifecycle.stopping.is_set():
-            raise UnavailableError("the service is stopping")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, STOPPING)
 
     async def _outcome(
         self, request: pb.ModelInferRequest, context: Context | None

@@ -31,6 +31,12 @@ RED = picture("red")
 JPEG = {"content-type": "image/jpeg"}
 LONG = 24
 """Images in a request that takes its time."""
+CALLS = (
+    *(f"fovea.v1.Classifier/{name}" for name in ("Classify", "ClassifyStream", "Embed")),
+    *(f"inference.GRPCInferenceService/Model{name}" for name in ("Infer", "StreamInfer")),
+    *(f"inference.GRPCInferenceService/RepositoryModel{name}" for name in ("Load", "Unload")),
+)
+"""What a service that stops refuses."""
 
 
 @pytest.fixture
@@ -233,9 +239,15 @@ async def test_stopping_is_seen_at_once_and_what_is_in_flight_is_answered(slow_r
             assert (refused.status_code, refused.json()) == (503, {"error": "the service is stopping"})
             assert refused.headers["retry-after"] == "1"
             assert (await http.get("/v2/health/live")).status_code == 200
-            with pytest.raises(grpc.aio.AioRpcError) as raised:
-                await stub.Classify(pb.ClassifyRequest(images=[RED]), timeout=60)
-            assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+            for method in CALLS:
+                call: Any = channel.stream_stream(f"/{method}")
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await call(iter([b""]), timeout=60).read()
+                assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert service.metric("fovea_requests_total", protocol="http", code="503") == 1
+            assert service.metric("fovea_requests_rejected_total", protocol="http") == 1
+            assert service.metric("fovea_requests_total", protocol="grpc", code="UNAVAILABLE") == len(CALLS)
+            assert service.metric("fovea_requests_rejected_total", protocol="grpc") == len(CALLS)
             assert not over_http.done()
             assert not over_grpc.done()
 

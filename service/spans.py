@@ -10,7 +10,7 @@ import time
 from threading import Timer
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
@@ -51,8 +51,7 @@ class Spans:
 
     def __init__(self, endpoint: str, *, sampling_ratio: float, version: str) -> None:
         self._sampling_ratio = sampling_ratio
-        resource = Resource.create({SERVICE_NAME: "fovea", SERVICE_VERSION: version})
-        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
+        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource_of(version), shutdown_on_exit=False)
         self._exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_S)
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("fovea", version)
@@ -149,6 +148,13 @@ class RequestSpan:
     def _ns(self, moment: float) -> int:
         """Since the epoch, of a moment on `time.monotonic`'s clock."""
         return round(moment * 1e9) + self._monotonic_to_epoch_ns
+
+
+def resource_of(version: str) -> Resource:
+    """Who sends spans: the service, unless OpenTelemetry's own variables say otherwise."""
+    own = Resource({SERVICE_NAME: "fovea", SERVICE_VERSION: version})
+    # `create` alone would let the attributes that it is given win over the variables.
+    return Resource.create().merge(own).merge(OTELResourceDetector().detect())
 
 
 def _remote(parent: TraceContext) -> NonRecordingSpan:

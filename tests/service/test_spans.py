@@ -21,6 +21,7 @@ from service.errors import StartError
 from service.listeners import spans_of
 from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
 from service.settings import Settings
+from service.spans import resource_of
 from tests.conformance.models import write_simple
 from tests.conformance.wire import simple_request
 from tests.repositories import picture, write_model
@@ -117,6 +118,28 @@ async def test_a_classification_over_http(service: RunningService, collector: Co
     in_order(root, stages["decode"], stages["queue"], stages["inference"])
     assert attributes(stages["inference"])["fovea.batch_size"] == 1
     assert collector.resources[0]["service.name"] == "fovea"
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, ("fovea", "1.2.3", "")),
+        ({"OTEL_SERVICE_NAME": "cameras"}, ("cameras", "1.2.3", "")),
+        (
+            {"OTEL_RESOURCE_ATTRIBUTES": "service.name=gate,service.version=9,host.name=7"},
+            ("gate", "9", "7"),
+        ),
+    ],
+)
+def test_opentelemetry_s_own_variables_say_who_it_is(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: tuple[str, str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = resource_of("1.2.3").attributes
+    names = ("service.name", "service.version", "host.name")
+    assert tuple(found.get(name, "") for name in names) == said
+    assert found["telemetry.sdk.language"] == "python"
 
 
 async def test_known_inference_requests_over_http(service: RunningService, collector: Collector, trace: str) -> None:

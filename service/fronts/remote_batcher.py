@@ -140,7 +140,7 @@ class RemoteRequests:
         entry = self._end(number)
         if entry is None:
             return
-        entry.batcher.queue_depth = depth
+        entry.batcher.told_depth = depth
         if not entry.waiter.done():
             outputs = self._received[layout].unpack(body[RESULT_HEAD.size :])
             record = BatchRecord(batch_size, assembly_s, inference_s, output_s)
@@ -151,7 +151,7 @@ class RemoteRequests:
         entry = self._end(number)
         if entry is None:
             return
-        entry.batcher.queue_depth = depth
+        entry.batcher.told_depth = depth
         if not entry.waiter.done():
             entry.waiter.set_exception(error_of(pickle.loads(body[FAILURE_HEAD.size :])))
 
@@ -172,7 +172,7 @@ class RemoteBatcher:
         max_queue_size: most rows that may wait, of all fronts together.
 
     Attributes:
-        queue_depth: rows that waited for an instance when the engine last answered.
+        told_depth: rows that waited for an instance when the engine last answered.
         waiting: requests of this front that the engine has.
     """
 
@@ -180,8 +180,16 @@ class RemoteBatcher:
         self._requests = requests
         self.number = number
         self.max_queue_size = max_queue_size
-        self.queue_depth = 0
+        self.told_depth = 0
         self.waiting = 0
+
+    @property
+    def queue_depth(self) -> int:
+        """Rows that wait for an instance, as far as this front knows.
+
+        With no request of its own at the engine it knows of none: no answer is on its way that would say how many.
+        """
+        return self.told_depth if self.waiting else 0
 
     async def submit(
         self,
@@ -218,11 +226,8 @@ class RemoteBatcher:
         return self._requests.begin(self, item, waiter, deadline, rows, priority, queue_timeout_s, trace)
 
     def require_room(self, rows: int = 1) -> None:
-        """As `DynamicBatcher.require_room`, of the queue as it was at the engine's last answer.
-
-        With no request in flight there is none to bring a newer one: then the engine is to say.
-        """
-        if self.waiting and self.queue_depth and self.queue_depth + rows > self.max_queue_size:
+        """As `DynamicBatcher.require_room`, of the queue as far as this front knows it."""
+        if self.queue_depth and self.queue_depth + rows > self.max_queue_size:
             raise QueueFullError(f"Exceeds maximum queue size: {self.max_queue_size} rows are waiting")
 
     async def close(self) -> None:

@@ -138,11 +138,18 @@ async def test_a_full_queue_refuses_and_is_not_counted_as_a_failure() -> None:
 
 
 async def test_a_front_without_requests_in_flight_lets_the_engine_decide() -> None:
-    """What it knows of the queue is old, and nothing would ever tell it better."""
+    """What it was told of the queue is old, and nothing would ever tell it better."""
     async with both_ends() as ends:
-        ends.batcher.queue_depth = MAX_QUEUE_SIZE
+        ends.batcher.told_depth = MAX_QUEUE_SIZE
         ends.batcher.require_room()
-        await ends.batcher.submit(item(1))
+        # A shadow is sent no copies while something waits.
+        assert ends.batcher.queue_depth == 0
+        ends.gate.clear()
+        asking = asyncio.create_task(ends.batcher.submit(item(1)))
+        await ends.began.wait()
+        assert ends.batcher.queue_depth == MAX_QUEUE_SIZE
+        ends.gate.set()
+        await asking
         assert ends.batcher.queue_depth == 0
 
 

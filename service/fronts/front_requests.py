@@ -9,7 +9,7 @@ import time
 from asyncio import CancelledError
 
 from service.batching import Completed, Timed
-from service.errors import FoveaError
+from service.errors import FoveaError, QueueFullError
 from service.fronts.layouts import ReceivedLayouts, SentLayouts
 from service.fronts.link import Handler, Link, error_words
 from service.fronts.messages import (
@@ -21,6 +21,7 @@ from service.fronts.messages import (
     INLINE,
     LAYOUT,
     NUMBER,
+    REFUSED,
     RESULT,
     RESULT_HEAD,
     TRACE,
@@ -94,6 +95,7 @@ class FrontRequests:
             TRACE: self._on_trace,
             INFER: self._on_infer,
             CANCEL: self._on_cancel,
+            REFUSED: self._on_refused,
             WITHDRAWN: self._on_withdrawn,
         }
 
@@ -168,6 +170,10 @@ class FrontRequests:
         request = self._requests.pop(NUMBER.unpack(body)[0], None)
         if request:
             request.cancel()
+
+    def _on_refused(self, body: memoryview) -> None:
+        served = self._served[NUMBER.unpack(body)[0]]
+        served.statistics.on_failure(0.0, QueueFullError("refused by its front"))
 
     def _on_withdrawn(self, body: memoryview) -> None:
         served = self._served.pop(NUMBER.unpack(body)[0], None)

@@ -23,6 +23,7 @@ from service.fronts.messages import (
     INLINE,
     LAYOUT,
     NUMBER,
+    REFUSED,
     RESULT,
     RESULT_HEAD,
     TRACE,
@@ -123,6 +124,10 @@ class RemoteRequests:
         if entry.number in self._entries:
             self._end(entry.number)
             self.link.send(CANCEL, NUMBER.pack(entry.number))
+
+    def refused(self, version_number: int) -> None:
+        """A request for a version was not let in; the engine counts it."""
+        self.link.send(REFUSED, NUMBER.pack(version_number))
 
     def withdrawn(self, version_number: int) -> None:
         """This front has no more requests for a version."""
@@ -228,6 +233,7 @@ class RemoteBatcher:
     def require_room(self, rows: int = 1) -> None:
         """As `DynamicBatcher.require_room`, of the queue as far as this front knows it."""
         if self.queue_depth and self.queue_depth + rows > self.max_queue_size:
+            self._requests.refused(self.number)
             raise QueueFullError(f"Exceeds maximum queue size: {self.max_queue_size} rows are waiting")
 
     async def close(self) -> None:

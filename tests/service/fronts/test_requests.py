@@ -135,6 +135,8 @@ async def test_a_full_queue_refuses_and_is_not_counted_as_a_failure() -> None:
         ends.batcher.require_room()
         assert ends.served.statistics.success.count == 1 + MAX_QUEUE_SIZE
         assert ends.served.statistics.fail.count == 0
+        # Both are counted as refused, whichever process it was that did.
+        assert ends.served.statistics.failures == {"REJECTED": 2}
 
 
 async def test_a_front_without_requests_in_flight_lets_the_engine_decide() -> None:

@@ -103,16 +103,25 @@ class FrontProcess:
         self.listens = True
         return http_address, grpc_address
 
-    async def families(self) -> list[Metric]:
-        """What it has counted, or had when it last said so."""
+    async def count(self) -> None:
+        """Have it say what it has counted; where it does not, what it said last stays."""
         if not self.listens:
-            return self.counted
+            return
         try:
             async with asyncio.timeout(ANSWER_S):
-                self.counted = await self.link.call("families")
+                counted = await self.link.call("families")
         except (FoveaError, TimeoutError) as error:
             log.warning("a front does not say what it has counted: %s", error)
-        return self.counted
+            return
+        if self.listens:
+            self.counted = counted
+
+    def bury(self) -> list[Metric]:
+        """It has died: what it had counted, which no longer counts here. Of requests in flight, say, it has none."""
+        self.listens = False
+        self.link.close()
+        counted, self.counted = self.counted, []
+        return [family for family in counted if family.type != "gauge"]
 
     async def publish(self, snapshot: Snapshot) -> None:
         """Have it know what is there now. One that does not answer is ended, and so replaced: a load waits for it."""
@@ -212,12 +221,14 @@ class Fronts:
 
     async def page(self, accept: str) -> tuple[bytes, str]:
         """The metrics of the whole service, in the format that a client accepts, and that format's media type."""
-        of_fronts = await asyncio.gather(*(front.families() for front in self._fronts))
-        return await asyncio.to_thread(self._encoded, accept, of_fronts)
+        await asyncio.gather(*(front.count() for front in self._fronts))
+        # At one moment: a front that dies is in one of the two.
+        counted = [*(front.counted for front in self._fronts), self._of_the_dead]
+        return await asyncio.to_thread(self._encoded, accept, counted)
 
-    def _encoded(self, accept: str, of_fronts: list[list[Metric]]) -> tuple[bytes, str]:
+    def _encoded(self, accept: str, counted: list[list[Metric]]) -> tuple[bytes, str]:
         encode, media_type = choose_encoder(accept)
-        return encode(Sums([self._telemetry.registry.collect(), *of_fronts, self._of_the_dead])), media_type
+        return encode(Sums([self._telemetry.registry.collect(), *counted])), media_type
 
     async def drain(self, grace_period_s: float, give_up: Callable[[], None]) -> None:
         """Answer the requests in flight, and refuse new ones.
@@ -281,8 +292,7 @@ class Fronts:
             front = self._fronts[index]
             code = await front.process.wait()
             log.error("front process %s ended with code %s: its requests are lost; it is replaced", index + 1, code)
-            front.link.close()
-            self._of_the_dead = summed([self._of_the_dead, front.counted])
+            self._of_the_dead = summed([self._of_the_dead, front.bury()])
             replacement = FrontProcess(self._calls())
             while True:
                 try:

@@ -29,6 +29,7 @@ from service.settings import Settings
 from service.telemetry import IN_FLIGHT, Telemetry
 from service.tracing import Tracing
 from tests.repositories import write_model
+from tests.service.inside import inside
 from tests.service.launch import metric_of
 
 FRONTS = 2
@@ -296,3 +297,9 @@ async def test_what_a_front_lacks_is_why_it_does_not_start(tmp_path: Path, nurse
         async with started(tmp_path):
             pass
     assert all(front.killed for front in nursery.fronts)
+
+
+async def test_every_front_is_ready_when_the_service_says_that_it_serves(tmp_path: Path, nursery: Nursery) -> None:
+    write_model(tmp_path)
+    async with inside(tmp_path, front_processes=FRONTS):
+        assert [front.told[-1].blocking for front in nursery.fronts] == [(), ()]

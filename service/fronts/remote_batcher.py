@@ -194,7 +194,7 @@ class RemoteBatcher:
 
     Attributes:
         told_depth: rows that waited for an instance when the engine last answered.
-        waiting: requests of this front that the engine has.
+        waiting: requests of this front that wait for the engine's answer.
     """
 
     def __init__(self, requests: RemoteRequests, number: int, *, max_queue_size: int) -> None:

@@ -151,7 +151,11 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         for problem in repository.catalogue.problems():
             log.error("%s", problem)
         lifecycle.started(repository.blocking)
-        changed.set()
+        if fronts:
+            # Whoever is told that it serves is answered so by every front.
+            await fronts.publish()
+        else:
+            changed.set()
         # What is there by now stays: the collector need not look through it again and again.
         gc.collect()
         gc.freeze()

@@ -81,7 +81,12 @@ class Timed(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Item, Result]):
-    """An item in the queue, or on its way through an instance."""
+    """An item in the queue, or on its way through an instance.
+
+    Attributes:
+        lock: the queue's.
+        unused: told once its batch is over.
+    """
 
     item: Item
     rows: int
@@ -90,8 +95,10 @@ class Entry(Generic[Item, Result]):
     deadline: float | None
     waiter: Waiter[Result]
     trace: TraceContext | None
+    lock: Lock
     taken: bool = False
     timers: tuple[asyncio.TimerHandle, ...] = ()
+    unused: Callable[[], None] | None = None
 
     def time_out(self) -> None:
         """It has waited for as long as it may; once an instance has it, that no longer counts."""
@@ -107,6 +114,14 @@ class Entry(Generic[Item, Result]):
         """It is over: nothing is left to be timed."""
         for timer in self.timers:
             timer.cancel()
+
+    def when_unused(self, tell: Callable[[], None]) -> None:
+        """Say once no instance reads the item, nor will: now, or when its batch is over. Its waiter is done by now."""
+        with self.lock:
+            if self.taken:
+                self.unused = tell
+                return
+        tell()
 
 
 def _failure(error: Exception) -> FoveaError:
@@ -240,7 +255,7 @@ class DynamicBatcher(Generic[Item, Result]):
             raise UnavailableError("the model is being unloaded")
         self.require_room(rows)
         now = time.monotonic()
-        entry = Entry(item, rows, kind, now, deadline, waiter, trace)
+        entry = Entry(item, rows, kind, now, deadline, waiter, trace, self._queue_lock)
         with self._queue_lock:
             self._queues[priority - 1].append(entry)
             self._waiting_rows += rows
@@ -339,6 +354,8 @@ class DynamicBatcher(Generic[Item, Result]):
         for entry, result in zip(batch, results, strict=True):
             if not entry.waiter.done():
                 entry.waiter.set_result(Completed(result, taken - entry.arrived, record))
+            if entry.unused:
+                entry.unused()
 
     def _fail(self, batch: list[Entry[Item, Result]], record: BatchRecord, error: Exception) -> None:
         self._on_batch(record)
@@ -348,6 +365,8 @@ class DynamicBatcher(Generic[Item, Result]):
                 # Its traceback holds the batch.
                 failure.__cause__ = error.with_traceback(None)
                 entry.waiter.set_exception(failure)
+            if entry.unused:
+                entry.unused()
 
     def _take(self, max_rows: int) -> list[Entry[Item, Result]]:
         """What waits and fits in a batch of so many rows, or one item; empty where nothing waits."""

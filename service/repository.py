@@ -170,7 +170,8 @@ class Repository:
         again: whether to try what has failed, and has not changed since.
         """
         model = self.models.setdefault(name, ModelEntry(name))
-        before, model.wanted, model.reason = model.reason, True, ""
+        before = model.reason
+        was_wanted, model.wanted, model.reason = model.wanted, True, ""
         try:
             with files_folder(name, files) as given:
                 failed = await self._load_versions(given or self._folder / name, model, override, again=again)
@@ -179,6 +180,11 @@ class Repository:
             if model.reason != before and any(entry.served for entry in model.versions.values()):
                 log.error("%s: stays as it was: %s", name, model.reason)
             raise InvalidInputError(f"failed to load {shown(name)}: {model.reason}") from None
+        except BaseException:
+            # Cancelled: as if it had not been tried, but for the versions that are ready by now.
+            model.wanted = was_wanted or any(entry.served for entry in model.versions.values())
+            model.reason = before
+            raise
         finally:
             if not self._is_model(name) and not any(entry.served for entry in model.versions.values()):
                 del self.models[name]
@@ -264,7 +270,9 @@ class Repository:
             return entry
         except BaseException:
             # Cancelled: as if it had not been tried.
-            if model.versions.get(version) is entry:
+            if old:
+                model.versions[version] = old
+            else:
                 del model.versions[version]
             raise
         entry.served, entry.state = self._serve(opened), State.READY

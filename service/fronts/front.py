@@ -45,12 +45,21 @@ class Front:
         self._lifecycle = Lifecycle()
         self._changed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
+        self._settings: Settings
+        self._log_settings: LogSettings
+        self._tracing: Tracing
         self._telemetry: Telemetry
         self._listeners: Listeners
         self.gone = asyncio.Event()
         self._link = Link(
             requests.handlers(),
-            {"begin": self.begin, "publish": self.publish, "families": self.families, "drain": self.drain},
+            {
+                "begin": self.begin,
+                "publish": self.publish,
+                "listen": self.listen,
+                "families": self.families,
+                "drain": self.drain,
+            },
             self._on_lost,
         )
         requests.link = self._link
@@ -58,39 +67,23 @@ class Front:
     async def connect(self, link: socket.socket) -> None:
         await asyncio.get_running_loop().create_unix_connection(lambda: self._link, sock=link)
 
-    async def begin(self, settings: Settings, snapshot: Snapshot) -> tuple[str, str]:
-        """Listen; the addresses of HTTP and gRPC.
+    async def begin(self, settings: Settings) -> None:
+        """Have all that it takes to know the models.
 
         Raises:
-            FoveaError: a port cannot be listened on.
+            FoveaError: what a setting asks for is not installed.
         """
-        log_settings = LogSettings(settings.log_format, settings.log_level, changes_allowed=False)
-        tracing = Tracing(None)
+        self._settings = settings
+        self._log_settings = LogSettings(settings.log_format, settings.log_level, changes_allowed=False)
+        self._tracing = Tracing(None)
         try:
             spans = spans_of(settings)
-            if spans:
-                self._stack.push_async_callback(asyncio.to_thread, spans.close)
-            self._telemetry = Telemetry(tracing, spans)
-            self._mirror = Mirror(self._requests, TrialMetrics(self._telemetry.registry).observe)
-            await self.publish(snapshot)
-            self._listeners = await self._stack.enter_async_context(
-                listeners(
-                    self._mirror.catalogue,
-                    self,
-                    self._counted,
-                    SharedMemory(system=False, cuda=None),
-                    log_settings,
-                    TraceSettings(tracing, self._mirror.catalogue, changes_allowed=False),
-                    self._telemetry,
-                    self._lifecycle,
-                    self._changed,
-                    settings,
-                    shared=True,
-                )
-            )
         except StartError as error:
             raise FoveaError(str(error)) from error
-        return self._listeners.http_address, self._listeners.grpc_address
+        if spans:
+            self._stack.push_async_callback(asyncio.to_thread, spans.close)
+        self._telemetry = Telemetry(self._tracing, spans)
+        self._mirror = Mirror(self._requests, TrialMetrics(self._telemetry.registry).observe)
 
     async def publish(self, snapshot: Snapshot) -> None:
         """Know the models as they are now."""
@@ -99,6 +92,32 @@ class Front:
         if snapshot.blocking is not None:
             self._lifecycle.started(lambda: list(self._mirror.blocking or ()))
         self._changed.set()
+
+    async def listen(self) -> tuple[str, str]:
+        """Listen; the addresses of HTTP and gRPC.
+
+        Raises:
+            FoveaError: a port cannot be listened on.
+        """
+        try:
+            self._listeners = await self._stack.enter_async_context(
+                listeners(
+                    self._mirror.catalogue,
+                    self,
+                    self._counted,
+                    SharedMemory(system=False, cuda=None),
+                    self._log_settings,
+                    TraceSettings(self._tracing, self._mirror.catalogue, changes_allowed=False),
+                    self._telemetry,
+                    self._lifecycle,
+                    self._changed,
+                    self._settings,
+                    shared=True,
+                )
+            )
+        except StartError as error:
+            raise FoveaError(str(error)) from error
+        return self._listeners.http_address, self._listeners.grpc_address
 
     async def families(self) -> list[Metric]:
         """What this front has counted."""

@@ -7,9 +7,10 @@ import mmap
 import pickle
 import time
 from asyncio import CancelledError
+from functools import partial
 
-from service.batching import Completed, Timed
-from service.errors import FoveaError
+from service.batching import Completed, Entry
+from service.errors import FoveaError, QueueFullError
 from service.fronts.layouts import ReceivedLayouts, SentLayouts
 from service.fronts.link import Handler, Link, error_words
 from service.fronts.messages import (
@@ -21,6 +22,8 @@ from service.fronts.messages import (
     INLINE,
     LAYOUT,
     NUMBER,
+    REFUSED,
+    RELEASED,
     RESULT,
     RESULT_HEAD,
     TRACE,
@@ -42,7 +45,7 @@ class FrontRequest:
         self._served = served
         self._start = start
         self._over = False
-        self.entry: Timed | None = None
+        self.entry: Entry[Tensors, Tensors] | None = None
 
     def done(self) -> bool:
         return self._over
@@ -56,19 +59,27 @@ class FrontRequest:
         self._served.statistics.on_failure(time.monotonic() - self._start, error)
         self._end()
         self._requests.fail(self._number, self._served, error)
+        self._release()
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
-        self._over = True
         self._served.statistics.on_failure(time.monotonic() - self._start, CancelledError())
-        if self.entry:
-            self.entry.forget_time()
+        self._end()
+        self._release()
 
     def _end(self) -> None:
         self._over = True
         if self.entry:
             self.entry.forget_time()
         self._requests.forget(self._number)
+
+    def _release(self) -> None:
+        """Its place in the arena is free once no batch is made of what lies there."""
+        release = partial(self._requests.release, self._number)
+        if self.entry:
+            self.entry.when_unused(release)
+        else:
+            release()
 
 
 class FrontRequests:
@@ -94,6 +105,7 @@ class FrontRequests:
             TRACE: self._on_trace,
             INFER: self._on_infer,
             CANCEL: self._on_cancel,
+            REFUSED: self._on_refused,
             WITHDRAWN: self._on_withdrawn,
         }
 
@@ -108,9 +120,8 @@ class FrontRequests:
 
     def lost(self) -> None:
         """The front has gone: nobody waits for what it asked."""
-        for request in self._requests.values():
+        for request in list(self._requests.values()):
             request.cancel()
-        self._requests.clear()
         for served in self._served.values():
             served.release()
         self._served.clear()
@@ -136,6 +147,9 @@ class FrontRequests:
         head = FAILURE_HEAD.pack(number, served.batcher.queue_depth)
         self.link.send(FAILURE, head, pickle.dumps(error_words(error)))
 
+    def release(self, number: int) -> None:
+        self.link.send(RELEASED, NUMBER.pack(number))
+
     def forget(self, number: int) -> None:
         self._requests.pop(number, None)
 
@@ -151,7 +165,7 @@ class FrontRequests:
         trace, self._trace = self._trace, None
         request = self._requests[number] = FrontRequest(self, number, served, start)
         try:
-            request.entry = served.batcher.enqueue(
+            entry = served.batcher.enqueue(
                 item,
                 request,
                 None if math.isnan(deadline) else deadline,
@@ -163,11 +177,18 @@ class FrontRequests:
             )
         except FoveaError as error:
             request.set_exception(error)
+        else:
+            assert isinstance(entry, Entry)
+            request.entry = entry
 
     def _on_cancel(self, body: memoryview) -> None:
-        request = self._requests.pop(NUMBER.unpack(body)[0], None)
+        request = self._requests.get(NUMBER.unpack(body)[0])
         if request:
             request.cancel()
+
+    def _on_refused(self, body: memoryview) -> None:
+        served = self._served[NUMBER.unpack(body)[0]]
+        served.statistics.on_failure(0.0, QueueFullError("refused by its front"))
 
     def _on_withdrawn(self, body: memoryview) -> None:
         served = self._served.pop(NUMBER.unpack(body)[0], None)

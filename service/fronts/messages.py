@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-LAYOUT, TRACE, INFER, CANCEL, WITHDRAWN, RESULT, FAILURE = range(2, 9)
+LAYOUT, TRACE, INFER, CANCEL, REFUSED, WITHDRAWN, RESULT, FAILURE, RELEASED = range(2, 11)
 """The kinds of frames, besides a link's own. A TRACE is the trace context, pickled, of the INFER that follows it."""
 
 INFER_HEAD = struct.Struct("<QIIqIIddd")
@@ -16,5 +16,7 @@ inference and output time in seconds."""
 FAILURE_HEAD = struct.Struct("<QQ")
 """Request number; rows that wait for the version. The error follows, pickled."""
 NUMBER = struct.Struct("<Q")
-"""Request number of a CANCEL, version number of a WITHDRAWN: a front has no more requests for that version."""
+"""Request number of a CANCEL, and of a RELEASED: the engine reads its tensors no more. A RESULT says that too; one of
+the two ends every request. Version number of a REFUSED, a request that a front has not let in for a full queue, and of
+a WITHDRAWN: a front has no more requests for that version."""
 INLINE = -1

@@ -23,6 +23,8 @@ from service.fronts.messages import (
     INLINE,
     LAYOUT,
     NUMBER,
+    REFUSED,
+    RELEASED,
     RESULT,
     RESULT_HEAD,
     TRACE,
@@ -33,9 +35,13 @@ from service.trace_context import TraceContext, trace_context
 
 
 class RemoteEntry:
-    """A request that the engine has."""
+    """A request that the engine has.
 
-    __slots__ = ("_requests", "batcher", "number", "offset", "size_bytes", "waiter")
+    Attributes:
+        over: whether its waiter was told, or has gone.
+    """
+
+    __slots__ = ("_requests", "batcher", "number", "offset", "over", "size_bytes", "waiter")
 
     def __init__(
         self,
@@ -52,6 +58,7 @@ class RemoteEntry:
         self.waiter = waiter
         self.offset = offset
         self.size_bytes = size_bytes
+        self.over = False
 
     def forget_time(self) -> None:
         """It is over: where the engine still has it, nobody waits."""
@@ -74,7 +81,12 @@ class RemoteRequests:
         self._received = ReceivedLayouts()
 
     def handlers(self) -> dict[int, Handler]:
-        return {LAYOUT: self._received.take, RESULT: self._on_result, FAILURE: self._on_failure}
+        return {
+            LAYOUT: self._received.take,
+            RESULT: self._on_result,
+            FAILURE: self._on_failure,
+            RELEASED: self._on_released,
+        }
 
     def begin(
         self,
@@ -119,10 +131,13 @@ class RemoteRequests:
         return entry
 
     def cancel(self, entry: RemoteEntry) -> None:
-        """Its tensors' place is free at once: what the engine may still read there, it infers for nobody."""
-        if entry.number in self._entries:
-            self._end(entry.number)
+        """Nobody waits for it. Its tensors' place is free once the engine has said that it reads them no more."""
+        if self._leave(entry):
             self.link.send(CANCEL, NUMBER.pack(entry.number))
+
+    def refused(self, version_number: int) -> None:
+        """A request for a version was not let in; the engine counts it."""
+        self.link.send(REFUSED, NUMBER.pack(version_number))
 
     def withdrawn(self, version_number: int) -> None:
         """This front has no more requests for a version."""
@@ -130,37 +145,43 @@ class RemoteRequests:
 
     def lost(self) -> None:
         """The engine has gone, with all that it had."""
-        for number in list(self._entries):
-            entry = self._end(number)
-            if entry and not entry.waiter.done():
+        for number, entry in list(self._entries.items()):
+            if self._leave(entry) and not entry.waiter.done():
                 entry.waiter.set_exception(UnavailableError("the service is stopping"))
+            self._end(number)
 
     def _on_result(self, body: memoryview) -> None:
         number, depth, layout, batch_size, queue_s, assembly_s, inference_s, output_s = RESULT_HEAD.unpack_from(body)
         entry = self._end(number)
-        if entry is None:
-            return
-        entry.batcher.queue_depth = depth
-        if not entry.waiter.done():
+        entry.batcher.told_depth = depth
+        if self._leave(entry) and not entry.waiter.done():
             outputs = self._received[layout].unpack(body[RESULT_HEAD.size :])
             record = BatchRecord(batch_size, assembly_s, inference_s, output_s)
             entry.waiter.set_result(Completed(outputs, queue_s, record))
 
     def _on_failure(self, body: memoryview) -> None:
         number, depth = FAILURE_HEAD.unpack_from(body)
-        entry = self._end(number)
-        if entry is None:
-            return
-        entry.batcher.queue_depth = depth
-        if not entry.waiter.done():
+        entry = self._entries[number]
+        entry.batcher.told_depth = depth
+        if self._leave(entry) and not entry.waiter.done():
             entry.waiter.set_exception(error_of(pickle.loads(body[FAILURE_HEAD.size :])))
 
-    def _end(self, number: int) -> RemoteEntry | None:
-        entry = self._entries.pop(number, None)
-        if entry:
-            entry.batcher.waiting -= 1
-            if entry.offset != INLINE:
-                self._arena.free(entry.offset, entry.size_bytes)
+    def _on_released(self, body: memoryview) -> None:
+        self._end(NUMBER.unpack(body)[0])
+
+    def _leave(self, entry: RemoteEntry) -> bool:
+        """Nobody waits for it any more; whether somebody did."""
+        if entry.over:
+            return False
+        entry.over = True
+        entry.batcher.waiting -= 1
+        return True
+
+    def _end(self, number: int) -> RemoteEntry:
+        """The engine has let go of it."""
+        entry = self._entries.pop(number)
+        if entry.offset != INLINE:
+            self._arena.free(entry.offset, entry.size_bytes)
         return entry
 
 
@@ -172,16 +193,24 @@ class RemoteBatcher:
         max_queue_size: most rows that may wait, of all fronts together.
 
     Attributes:
-        queue_depth: rows that waited for an instance when the engine last answered.
-        waiting: requests of this front that the engine has.
+        told_depth: rows that waited for an instance when the engine last answered.
+        waiting: requests of this front that wait for the engine's answer.
     """
 
     def __init__(self, requests: RemoteRequests, number: int, *, max_queue_size: int) -> None:
         self._requests = requests
         self.number = number
         self.max_queue_size = max_queue_size
-        self.queue_depth = 0
+        self.told_depth = 0
         self.waiting = 0
+
+    @property
+    def queue_depth(self) -> int:
+        """Rows that wait for an instance, as far as this front knows.
+
+        With no request of its own at the engine it knows of none: no answer is on its way that would say how many.
+        """
+        return self.told_depth if self.waiting else 0
 
     async def submit(
         self,
@@ -218,11 +247,9 @@ class RemoteBatcher:
         return self._requests.begin(self, item, waiter, deadline, rows, priority, queue_timeout_s, trace)
 
     def require_room(self, rows: int = 1) -> None:
-        """As `DynamicBatcher.require_room`, of the queue as it was at the engine's last answer.
-
-        With no request in flight there is none to bring a newer one: then the engine is to say.
-        """
-        if self.waiting and self.queue_depth and self.queue_depth + rows > self.max_queue_size:
+        """As `DynamicBatcher.require_room`, of the queue as far as this front knows it."""
+        if self.queue_depth and self.queue_depth + rows > self.max_queue_size:
+            self._requests.refused(self.number)
             raise QueueFullError(f"Exceeds maximum queue size: {self.max_queue_size} rows are waiting")
 
     async def close(self) -> None:

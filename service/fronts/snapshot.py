@@ -132,6 +132,8 @@ class Mirror:
             for version in model.versions:
                 if told := version.served:
                     known = before.pop(told.number) if told.number in before else self._serve(version.version, told)
+                    # What is declared of a rollout changes while the sessions stay open.
+                    known.config.proto.ParseFromString(told.proto)
                     self._served[told.number] = known
         models = self.catalogue.models
         for name in models.keys() - {model.name for model in snapshot.models}:

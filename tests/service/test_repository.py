@@ -314,12 +314,8 @@ async def test_what_failed_is_tried_again_when_asked_and_not_by_polling(
     assert repository.blocking() == []
 
 
-async def test_a_load_that_was_cancelled_leaves_no_trace(
-    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_model(tmp_path)
-    repository = await load()
-    model = write_model(tmp_path, "late")
+async def cancel_load(repository: Repository, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin to load a model, and cancel that while its version is being opened."""
     begun, go_on = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -330,15 +326,55 @@ async def test_a_load_that_was_cancelled_leaves_no_trace(
 
     with monkeypatch.context() as patch:
         patch.setattr(service.repository, "open_version", slow)
-        loading = asyncio.create_task(repository.load("late"))
+        loading = asyncio.create_task(repository.load(name))
         await begun.wait()
         loading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await loading
         go_on.set()
+
+
+async def test_a_load_that_was_cancelled_leaves_no_trace(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path)
+    repository = await load()
+    model = write_model(tmp_path, "late")
+    await cancel_load(repository, "late", monkeypatch)
     assert repository.catalogue.find("late").versions == {}
     await repository.load("late")
     assert repository.catalogue.resolve("late", "").config.name == model.name
+
+
+async def test_a_load_that_was_cancelled_leaves_the_reasons_why_a_service_is_not_ready(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_graph(write_model(tmp_path, "graph"))
+    config = write_model(tmp_path, "config") / "config.pbtxt"
+    good = config.read_text()
+    config.write_text("no config")
+    repository = await load()
+    config.write_text(good)
+    before = repository.blocking()
+    assert [problem.split(":")[0] for problem in before] == ["config", "graph version 1"]
+    for name in ("graph", "config"):
+        await cancel_load(repository, name, monkeypatch)
+        assert repository.blocking() == before
+    await repository.load("config")
+    assert repository.blocking() == before[1:]
+
+
+async def test_a_load_that_was_cancelled_leaves_a_model_that_nobody_wanted_unknown(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path)
+    repository = await load()
+    await repository.unload("colours")
+    await cancel_load(repository, "colours", monkeypatch)
+    with pytest.raises(NotFoundError, match="'colours' has no available versions"):
+        repository.catalogue.resolve("colours", "")
+    await repository.load("colours")
+    assert repository.catalogue.resolve("colours", "").version == "1"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ class Ends:
     seen: list[int]
     front: Link
     engine: Link
+    arena: Arena
     requests: FrontRequests
     began: asyncio.Event
 
@@ -73,7 +74,8 @@ async def both_ends(*, max_batch_size: int = 8) -> AsyncIterator[Ends]:
     config = ModelConfig(pb.ModelConfig(name="double", max_batch_size=max_batch_size), (spec,), (spec,), {})
     served = ServedVersion(config, "1", NoImagesError("tensors"), (), batcher, False, VersionStatistics())
     descriptor = memory_file(ARENA_BYTES)
-    remote, requests = RemoteRequests(Arena(descriptor)), FrontRequests(mapped(descriptor))
+    arena = Arena(descriptor)
+    remote, requests = RemoteRequests(arena), FrontRequests(mapped(descriptor))
     os.close(descriptor)
     remote.link = Link(remote.handlers(), {}, remote.lost)
     requests.link = Link(requests.handlers(), {}, requests.lost)
@@ -83,7 +85,7 @@ async def both_ends(*, max_batch_size: int = 8) -> AsyncIterator[Ends]:
     requests.offer(NUMBER, served)
     front = RemoteBatcher(remote, NUMBER, max_queue_size=MAX_QUEUE_SIZE)
     try:
-        yield Ends(front, served, gate, seen, remote.link, requests.link, requests, began)
+        yield Ends(front, served, gate, seen, remote.link, requests.link, arena, requests, began)
     finally:
         gate.set()
         remote.link.close()
@@ -135,14 +137,23 @@ async def test_a_full_queue_refuses_and_is_not_counted_as_a_failure() -> None:
         ends.batcher.require_room()
         assert ends.served.statistics.success.count == 1 + MAX_QUEUE_SIZE
         assert ends.served.statistics.fail.count == 0
+        # Both are counted as refused, whichever process it was that did.
+        assert ends.served.statistics.failures == {"REJECTED": 2}
 
 
 async def test_a_front_without_requests_in_flight_lets_the_engine_decide() -> None:
-    """What it knows of the queue is old, and nothing would ever tell it better."""
+    """What it was told of the queue is old, and nothing would ever tell it better."""
     async with both_ends() as ends:
-        ends.batcher.queue_depth = MAX_QUEUE_SIZE
+        ends.batcher.told_depth = MAX_QUEUE_SIZE
         ends.batcher.require_room()
-        await ends.batcher.submit(item(1))
+        # A shadow is sent no copies while something waits.
+        assert ends.batcher.queue_depth == 0
+        ends.gate.clear()
+        asking = asyncio.create_task(ends.batcher.submit(item(1)))
+        await ends.began.wait()
+        assert ends.batcher.queue_depth == MAX_QUEUE_SIZE
+        ends.gate.set()
+        await asking
         assert ends.batcher.queue_depth == 0
 
 
@@ -183,6 +194,59 @@ async def test_who_leaves_costs_no_inference_and_leaves_its_place() -> None:
         ends.gate.set()
         assert [completed.result[0].max() for completed in await asyncio.gather(running, *staying)] == [2, 6, 6, 6, 6]
         assert len(ends.seen) == 1 + MAX_QUEUE_SIZE
+
+
+@pytest.mark.parametrize("by", ["cancellation", "deadline"])
+async def test_what_is_in_a_batch_keeps_its_place_though_nobody_waits_for_it(by: str) -> None:
+    """What comes next would be written over it, and might fail the batch of somebody else."""
+    async with both_ends() as ends:
+        ends.gate.clear()
+        staying = asyncio.create_task(ends.batcher.submit(item(1)))
+        leaving = asyncio.create_task(ends.batcher.submit(item(2)))
+        await ends.began.wait()
+        assert ends.seen == [2]
+        if by == "cancellation":
+            leaving.cancel()
+        else:
+            _, request = ends.requests._requests.values()
+            assert request.entry
+            request.entry.expire()
+        with pytest.raises(asyncio.CancelledError if by == "cancellation" else DeadlineExceededError):
+            await leaving
+        failing = asyncio.create_task(ends.batcher.submit(item(-1)))
+        await asyncio.sleep(0)
+        ends.gate.set()
+        assert (await staying).result[0].max() == 2
+        with pytest.raises(InferenceError, match="a negative number"):
+            await failing
+        assert ends.batcher.waiting == 0
+        await all_places_are_free(ends)
+
+
+async def test_what_leaves_the_queue_gives_its_place_back_though_the_instance_is_busy() -> None:
+    async with both_ends(max_batch_size=1) as ends:
+        ends.gate.clear()
+        running = asyncio.create_task(ends.batcher.submit(item(1)))
+        await ends.began.wait()
+        free = ends.arena.place(1)
+        assert free is not None
+        ends.arena.free(free, 1)
+        leaving = asyncio.create_task(ends.batcher.submit(item(2)))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(UnavailableError, match="Request timeout expired"):
+            await ends.batcher.submit(item(2), queue_timeout_s=0.01)
+        assert ends.arena.place(1) == free
+        ends.arena.free(free, 1)
+        ends.gate.set()
+        await running
+        await all_places_are_free(ends)
+
+
+async def all_places_are_free(ends: Ends) -> None:
+    # What came before its answer has come, too.
+    await ends.batcher.submit(item(1))
+    assert ends.arena.place(ARENA_BYTES) == 0
 
 
 async def test_a_version_serves_until_its_front_has_no_more_requests_for_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,16 +62,11 @@ class Rolled:
         return found
 
 
-@pytest.fixture
-async def rolled(tmp_path: Path) -> AsyncIterator[Rolled]:
-    model = write_model(tmp_path, versions=(1,), golden=False, extra=ALL)
-    for version, scale in (("2", 5 / 255), ("3", -10 / 255)):
-        (model / version).mkdir()
-        onnx.save(graph(8, scale=scale), model / version / "model.onnx")
-    declare(model, current="1")
-    events: list[Event] = []
+@asynccontextmanager
+async def started(folder: Path, events: list[Event]) -> AsyncIterator[Repository]:
+    """A repository whose models are all served, and which tells these of its rollouts' trials."""
     repository = Repository(
-        tmp_path,
+        folder,
         OnnxRuntimeEngine("cpu", device_id=0),
         max_queue_size=100,
         default_model=None,
@@ -79,8 +75,20 @@ async def rolled(tmp_path: Path) -> AsyncIterator[Rolled]:
     )
     await repository.start()
     assert repository.catalogue.problems() == []
-    yield Rolled(model, repository, events)
+    yield repository
     await repository.close()
+
+
+@pytest.fixture
+async def rolled(tmp_path: Path) -> AsyncIterator[Rolled]:
+    model = write_model(tmp_path, versions=(1,), golden=False, extra=ALL)
+    for version, scale in (("2", 5 / 255), ("3", -10 / 255)):
+        (model / version).mkdir()
+        onnx.save(graph(8, scale=scale), model / version / "model.onnx")
+    declare(model, current="1")
+    events: list[Event] = []
+    async with started(tmp_path, events) as repository:
+        yield Rolled(model, repository, events)
 
 
 async def test_what_is_current_answers_and_any_other_by_its_number(rolled: Rolled) -> None:
@@ -289,22 +297,11 @@ async def test_features_that_are_not_finite_have_failed(tmp_path: Path) -> None:
     write_model(tmp_path, "features", versions=(1, 2), golden=False, extra=ALL, features=True)
     declare(tmp_path / "features", current="1", canary="2", canary_share="1")
     events: list[Event] = []
-    repository = Repository(
-        tmp_path,
-        OnnxRuntimeEngine("cpu", device_id=0),
-        max_queue_size=100,
-        default_model=None,
-        on_batch=lambda *_: None,
-        on_trial=events.append,
-    )
-    await repository.start()
-    try:
+    async with started(tmp_path, events) as repository:
         part = repository.catalogue.choose("features", "").part
         assert part
         for value in (2, np.nan):
             part._look(GREENISH, 1, (np.array([[1, value, 3]], np.float32),), 0.001)
-    finally:
-        await repository.close()
     canary = Side("features", "2", "canary")
     assert events[-2:] == [Answered(canary, 0.001, ()), Failed(canary)]
 

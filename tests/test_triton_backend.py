@@ -108,7 +108,7 @@ def is_red(response: httpx.Response) -> bool:
     return response.is_success and response.json()["predictions"][0]["label"] == "red"
 
 
-def test_answers_equal_those_in_process(upstream: Upstream, shared_memory: bool, tmp_path: Path) -> None:
+async def test_answers_equal_those_in_process(upstream: Upstream, shared_memory: bool, tmp_path: Path) -> None:
     """Of the bundled model, which is an export, of pictures and of tensors of every kind."""
     repository = tmp_path / "models"
     shutil.copytree(ROOT / "model_repository" / "cifar10", repository / "cifar10")
@@ -124,7 +124,7 @@ def test_answers_equal_those_in_process(upstream: Upstream, shared_memory: bool,
         running(repository) as inside,
         behind(upstream, repository, triton_shared_memory=shared_memory) as outside,
     ):
-        assert readiness(outside).is_success
+        await until_ready(outside)
         assert index(outside) == index(inside)
         for model, image in (("cifar10", golden(repository)), ("colours", picture("lime"))):
             assert_close(over_http(outside, model, image), over_http(inside, model, image))
@@ -249,6 +249,7 @@ async def test_a_restart_under_load_costs_503s_only(upstream: Upstream, reposito
 async def test_slow(upstream: Upstream, repository: Path) -> None:
     """A server that hangs: requests end at their deadline, readiness follows, both recover."""
     with upstream.start(repository) as pid, behind(upstream, repository, request_timeout_s=3) as service:
+        await until_ready(service)
         assert is_red(classify(service))
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -266,6 +267,7 @@ async def test_slow(upstream: Upstream, repository: Path) -> None:
 
 async def test_the_service_stops_while_the_engine_hangs(upstream: Upstream, repository: Path) -> None:
     with upstream.start(repository) as pid, behind(upstream, repository, grace_period_s=1) as service:
+        await until_ready(service)
         os.kill(pid, signal.SIGSTOP)
         try:
             start = time.monotonic()
@@ -332,12 +334,13 @@ def test_settings_that_do_not_fit_are_named(repository: Path, settings: dict[str
     assert "Traceback" not in ended.stderr
 
 
-def test_a_request_can_be_traced(upstream: Upstream, repository: Path, tmp_path: Path) -> None:
+async def test_a_request_can_be_traced(upstream: Upstream, repository: Path, tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
     with (
         upstream.start(repository),
         behind(upstream, repository, log_and_trace_changes=True, trace_file=file) as service,
     ):
+        await until_ready(service)
         settings = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"}
         assert httpx.post(f"{service.http}/v2/trace/setting", json=settings, timeout=60).is_success
         assert is_red(classify(service))

@@ -27,7 +27,7 @@ LOG_TAIL_CHARACTERS = 8000
 
 @dataclass(frozen=True)
 class RunningTriton:
-    """A server whose models are loaded."""
+    """A server whose models are loaded and whose ports answer."""
 
     pid: int
     http: str
@@ -127,7 +127,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], triton: RunningTriton) -
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(urllib.error.URLError, ConnectionError):
-            urllib.request.urlopen(f"{triton.http}/v2/health/ready", timeout=5).close()
+            # The port of the metrics opens last.
+            for url in (f"{triton.http}/v2/health/ready", triton.metrics):
+                urllib.request.urlopen(url, timeout=5).close()
             return
         time.sleep(0.1)
     tail = triton.log.read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]

@@ -176,8 +176,8 @@ RECIPES = {
         replace(
             _PAPERS,
             net="fastcnn",
-            epochs=48,
-            averaged_epochs=8,
+            epochs=22,
+            averaged_epochs=6,
             batch_size=1000,
             optimizer="muon",
             lr=0.5,
@@ -187,7 +187,7 @@ RECIPES = {
             l2=0.0,
             label_smoothing=0.1,
             shift=2,
-            cutmix=0.5,
+            cutout=8,
         ),
     )
 }

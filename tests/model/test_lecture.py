@@ -97,6 +97,7 @@ def test_the_table_of_recipes() -> None:
         recipe = RECIPES[name]
         averaged = f" + {recipe.averaged_epochs} averaged" if recipe.averaged_epochs else ""
         augmentation = ["flip"] * recipe.flip + [f"shift {recipe.shift}"] * bool(recipe.shift)
+        augmentation += [f"cutout {recipe.cutout}"] * bool(recipe.cutout)
         augmentation += [f"cutmix {recipe.cutmix:g}"] * bool(recipe.cutmix)
         assert shown == [
             f"{recipe.epochs}{averaged}",

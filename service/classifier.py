@@ -149,6 +149,29 @@ class Classifier:
         """
         return self._catalogue.known(name, features=features)
 
+    def refuse_if_full(self, model: str, version: str, *, features: bool) -> tuple[str, QueueFullError] | None:
+        """What a request with one image would fail with right now, and the model, where that is a full queue; counted
+        then.
+
+        Args:
+            model, version: as for `classify` and `embed`.
+            features: whether the request is to `embed`.
+        """
+        try:
+            served, part = self._catalogue.next(model, version, features=features)
+        except FoveaError:
+            return None
+        if isinstance(served.images, NoImagesError) or bool(served.images.features) is not features:
+            return None
+        try:
+            served.batcher.require_room()
+        except QueueFullError as error:
+            if part:
+                part.begin()
+            _count_refused(served, part, error)
+            return served.name, error
+        return None
+
     async def _answer(
         self,
         images: Sequence[EncodedImage],
@@ -214,9 +237,7 @@ class Classifier:
         try:
             served.batcher.require_room()
         except QueueFullError as error:
-            if part:
-                part.failed()
-            served.statistics.on_failure(time.monotonic() - start, error)
+            _count_refused(served, part, error)
             raise
         try:
             tensor = await self._decoder.decode(image, contract, deadline)
@@ -240,6 +261,12 @@ class Classifier:
         )
         timeline = Timeline(start, decoded, completed.queue_s, completed.batch, end)
         return Result(value, stages, completed.batch.batch_size, timeline)
+
+
+def _count_refused(served: ServedVersion, part: Part | None, error: QueueFullError) -> None:
+    if part:
+        part.failed()
+    served.statistics.on_failure(0.0, error)
 
 
 def _image_contract(served: ServedVersion) -> ImageContract:

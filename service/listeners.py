@@ -36,6 +36,7 @@ from service.protocol import (
 from service.rest.application import create_http_application, error_response
 from service.rest.authentication import authenticated
 from service.rest.connection import HttpConnection
+from service.rest.full_queue import FullQueue
 from service.rest.known_infer import INFER_ROUTE, KnownInfer
 from service.rest.server import http_server
 from service.rpc.classifier import ClassifierServicer
@@ -139,6 +140,9 @@ async def listeners(
         error_response,
         request_timeout_s=settings.request_timeout_s,
     )
+    full_queue = FullQueue(
+        classifier, telemetry, lifecycle, error_response, max_request_bytes=settings.max_request_bytes
+    )
     application = create_http_application(
         classifier,
         inference,
@@ -184,8 +188,11 @@ async def listeners(
         grpc = await stack.enter_async_context(
             grpc_server(*servicers, known_calls, telemetry, lifecycle, settings, keys, tls, shared=shared)
         )
-        direct = authenticated(known.take, keys) if keys else known.take
-        connection = partial(HttpConnection, direct=direct)
+
+        def direct(connection: HttpConnection, body: bytes) -> bool:
+            return full_queue.take(connection, body) or known.take(connection, body)
+
+        connection = partial(HttpConnection, direct=authenticated(direct, keys) if keys else direct)
         http = await stack.enter_async_context(
             http_server(application, "http", settings.http_port, settings, connection, tls, shared=shared)
         )

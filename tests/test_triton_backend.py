@@ -342,7 +342,8 @@ async def test_a_request_can_be_traced(upstream: Upstream, repository: Path, tmp
     ):
         await until_ready(service)
         settings = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"}
-        assert httpx.post(f"{service.http}/v2/trace/setting", json=settings, timeout=60).is_success
+        url = f"{service.http}/v2/trace/setting"
+        assert (await asyncio.to_thread(httpx.post, url, json=settings, timeout=60)).is_success
         assert is_red(classify(service))
     head, *rest = json.loads(file.read_text())
     assert (head["model_name"], head["model_version"]) == ("colours", 1)

@@ -54,8 +54,8 @@ async def read_input(
         DeadlineExceededError: it did not arrive in time.
     """
     content_type = header(request, b"content-type")
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type.startswith("image/") or media_type == "application/octet-stream":
+    media_type = media_type_of(content_type)
+    if is_one_image(media_type):
         return ImagesInput([await _as_sent(request, max_request_bytes, timeout_s)], single=True)
     if media_type == "application/json":
         return _from_json(await _as_sent(request, max_request_bytes, timeout_s), form)
@@ -65,6 +65,15 @@ async def read_input(
     raise UnsupportedMediaTypeError(
         f"content type {content_type!r}: must be image/*, multipart/form-data or application/json"
     )
+
+
+def media_type_of(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def is_one_image(media_type: str) -> bool:
+    """Whether a body of this type is an image as it is."""
+    return media_type.startswith("image/") or media_type == "application/octet-stream"
 
 
 async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:

@@ -9,7 +9,10 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.rest.headers import REQUEST_ID
 
 CONNECTION = "fovea.connection"
 """In a scope's state."""
@@ -59,10 +62,6 @@ class HeadWithBody:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
-
-
-Headers = list[tuple[bytes, bytes]]
-"""Names in lower case, and values."""
 
 
 @lru_cache(1)
@@ -234,10 +233,16 @@ class HttpConnection(HttpToolsProtocol):
             self.transport.close()
         self.on_response_complete()
 
-    def fail_direct(self, status: int, headers: Headers, body: bytes, *, last: bool = False) -> None:
-        """An answer that is an error."""
-        head = b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers)])
-        self.end_direct(head, body, last=last)
+    def fail_direct(self, response: Response, identity: str, *, last: bool = False) -> None:
+        """An answer that is an error.
+
+        Args:
+            identity: the request's id.
+            last: as for `end_direct`.
+        """
+        headers = [*response.raw_headers, (REQUEST_ID, identity.encode())]
+        head = b"".join([STATUS_LINE[response.status_code], *(b"%b: %b\r\n" % header for header in headers)])
+        self.end_direct(head, bytes(response.body), last=last)
 
     def give_up(self) -> None:
         """Leave a request without its answer that is being answered directly: it has no task that could be ended."""

@@ -15,15 +15,12 @@ from service.inference import InferenceAnswer
 from service.known_requests import MAX_WORDS_BYTES, KnownRequests, Words, form_of
 from service.loading import ServedVersion
 from service.rest.connection import HttpConnection
+from service.rest.headers import REQUEST_ID, by_name, caller_of
 from service.rest.infer_body import InferRequest, write_answer
 from service.shared_memory import SharedMemory
-from service.telemetry import accept_request_id
 from service.tensors import Array
-from service.trace_context import TRACEPARENT, TRACESTATE, parse
 
 HEADER_LENGTH = b"inference-header-content-length"
-REQUEST_ID = b"x-request-id"
-PARENT, STATE = TRACEPARENT.encode(), TRACESTATE.encode()
 INFER_ROUTE = "/v2/models/{name}/infer"
 UNUSUAL = frozenset({b"content-encoding", b"accept-encoding", b"origin"})
 """Headers of requests that are left to the application."""
@@ -45,23 +42,12 @@ class KnownInfer:
 
     def take(self, connection: HttpConnection, body: bytes) -> bool:
         """Answer a request, if it is known; says whether it is."""
-        length = given = parent = state = b""
-        # Of several of one name the first counts.
-        for name, value in reversed(connection.headers):
-            if name == HEADER_LENGTH:
-                length = value
-            elif name == REQUEST_ID:
-                given = value
-            elif name == PARENT:
-                parent = value
-            elif name == STATE:
-                state = value
-            elif name in UNUSUAL:
-                return False
-        if not length.isdigit() or len(length) > 4:
+        headers = by_name(connection.headers)
+        length = headers.get(HEADER_LENGTH, b"")
+        if not length.isdigit() or len(length) > 4 or not UNUSUAL.isdisjoint(headers):
             return False
         at = int(length)
-        identity = accept_request_id(given.decode("latin-1"))
+        identity, context = caller_of(headers)
         flight = self._known.flight(
             (connection.url, body[:at]),
             body,
@@ -69,7 +55,7 @@ class KnownInfer:
             identity,
             partial(self._answer, connection, identity),
             partial(self._fail, connection, identity),
-            parse(parent.decode("latin-1"), state.decode("latin-1")) if parent else None,
+            context,
         )
         if flight is None:
             return False
@@ -83,9 +69,7 @@ class KnownInfer:
         connection.end_direct(head, json, *tensors, last=self._known.stopping)
 
     def _fail(self, connection: HttpConnection, identity: str, error: FoveaError) -> None:
-        response = self._on_error(error)
-        headers = [*response.raw_headers, (REQUEST_ID, identity.encode())]
-        connection.fail_direct(response.status_code, headers, bytes(response.body), last=self._known.stopping)
+        connection.fail_direct(self._on_error(error), identity, last=self._known.stopping)
 
     def remember(
         self,

@@ -8,10 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import UnavailableError
 from service.lifecycle import STOPPING, Lifecycle
-from service.telemetry import Telemetry, accept_request_id, request_id
-from service.trace_context import TRACEPARENT, TRACESTATE, parse, trace_context
-
-PARENT, STATE = TRACEPARENT.encode(), TRACESTATE.encode()
+from service.rest.headers import REQUEST_ID, by_name, caller_of
+from service.telemetry import Telemetry, request_id
+from service.trace_context import trace_context
 
 
 class RequestScope:
@@ -26,28 +25,18 @@ class RequestScope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = parent = state = b""
-        # Of several of one name the first counts.
-        for name, value in reversed(scope["headers"]):
-            if name == b"x-request-id":
-                given = value
-            elif name == PARENT:
-                parent = value
-            elif name == STATE:
-                state = value
-        identity = accept_request_id(given.decode("latin-1"))
+        identity, context = caller_of(by_name(scope["headers"]))
         stopping = self._lifecycle.stopping
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", identity.encode())]
+                message["headers"] = [*message["headers"], (REQUEST_ID, identity.encode())]
                 if stopping.is_set():
                     # Sends keep-alive clients elsewhere before the connection is closed under them.
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
         token = request_id.set(identity)
-        context = parse(parent.decode("latin-1"), state.decode("latin-1")) if parent else None
         traced = trace_context.set(context)
         self._lifecycle.enter()
         try:

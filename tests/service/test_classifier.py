@@ -136,8 +136,14 @@ async def test_what_a_full_queue_refuses_has_failed_in_its_trial(
         monkeypatch.setattr(DynamicBatcher, "require_room", is_full)
         with pytest.raises(QueueFullError):
             await classifier.classify([picture("red")], deadline=soon())
+        refused = classifier.refuse_if_full("", "", features=False)
+        assert refused
+        assert refused[0] == "colours"
+        assert str(refused[1]) == "no room"
+        assert classifier.refuse_if_full("", "", features=True) is None
+        assert classifier.refuse_if_full("none", "", features=False) is None
     canary = Side("colours", "2", "canary")
-    assert [event for event in events if not isinstance(event, TakenUp)] == [Sent(canary), Failed(canary)]
+    assert [event for event in events if not isinstance(event, TakenUp)] == [Sent(canary), Failed(canary)] * 2
 
 
 async def test_large_images_go_through_the_threads(classifier: Classifier) -> None:

@@ -85,6 +85,7 @@ class Entry(Generic[Item, Result]):
 
     Attributes:
         lock: the queue's.
+        on_abandoned: told when it is over before an instance has taken it.
         unused: told once its batch is over.
     """
 
@@ -96,6 +97,7 @@ class Entry(Generic[Item, Result]):
     waiter: Waiter[Result]
     trace: TraceContext | None
     lock: Lock
+    on_abandoned: Callable[[], None]
     taken: bool = False
     timers: tuple[asyncio.TimerHandle, ...] = ()
     unused: Callable[[], None] | None = None
@@ -114,6 +116,8 @@ class Entry(Generic[Item, Result]):
         """It is over: nothing is left to be timed."""
         for timer in self.timers:
             timer.cancel()
+        if not self.taken:
+            self.on_abandoned()
 
     def when_unused(self, tell: Callable[[], None]) -> None:
         """Say once no instance reads the item, nor will: now, or when its batch is over. Its waiter is done by now."""
@@ -159,6 +163,7 @@ class DynamicBatcher(Generic[Item, Result]):
         self._on_batch = on_batch
         self._queues: list[deque[Entry[Item, Result]]] = [deque() for _ in range(priority_levels)]
         self._waiting_rows = 0
+        self._any_abandoned = False
         self._queue_lock = Lock()
         self._loop = asyncio.get_running_loop()
         self._waking = False
@@ -226,7 +231,9 @@ class DynamicBatcher(Generic[Item, Result]):
         QueueFullError: an item of so many rows would be refused now.
         """
         if self._waiting_rows and self._waiting_rows + rows > self.max_queue_size:
-            self._drop_abandoned()
+            # Refusals must stay cheap: the queue is gone through only where somebody has left it.
+            if self._any_abandoned:
+                self._drop_abandoned()
             if self._waiting_rows and self._waiting_rows + rows > self.max_queue_size:
                 raise QueueFullError(f"Exceeds maximum queue size: {self.max_queue_size} rows are waiting")
 
@@ -255,7 +262,7 @@ class DynamicBatcher(Generic[Item, Result]):
             raise UnavailableError("the model is being unloaded")
         self.require_room(rows)
         now = time.monotonic()
-        entry = Entry(item, rows, kind, now, deadline, waiter, trace, self._queue_lock)
+        entry = Entry(item, rows, kind, now, deadline, waiter, trace, self._queue_lock, self._on_abandoned)
         with self._queue_lock:
             self._queues[priority - 1].append(entry)
             self._waiting_rows += rows
@@ -275,7 +282,11 @@ class DynamicBatcher(Generic[Item, Result]):
         for instance in self._instances:
             instance.stop()
 
+    def _on_abandoned(self) -> None:
+        self._any_abandoned = True
+
     def _drop_abandoned(self) -> None:
+        self._any_abandoned = False
         with self._queue_lock:
             self._queues = [deque(entry for entry in queue if not entry.waiter.done()) for queue in self._queues]
             self._waiting_rows = sum(entry.rows for entry in self._entries())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from service.batching import BatchRecord
 from service.classifier import Answer, Result, Stages
-from service.errors import FoveaError, UnavailableError
+from service.errors import FoveaError, QueueFullError, UnavailableError
 from service.inference import Timeline
 from service.loading import ServedVersion
 from service.request_durations import RequestDurations
@@ -37,6 +38,8 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 STAGES = {field.name: field.name.removesuffix("_s") for field in fields(Stages)}
 IN_FLIGHT = "fovea_requests_in_flight"
 MAX_REQUEST_ID_LENGTH = 128
+FULL_QUEUE_LOG_INTERVAL_S = 1.0
+"""Between lines about requests that a full queue refuses: under overload there are thousands of them a second."""
 
 
 @dataclass(slots=True)
@@ -78,7 +81,7 @@ class Telemetry:
         self._durations = RequestDurations(DURATION_BUCKETS_S)
         self.registry.register(self._durations)
         in_flight = Gauge(IN_FLIGHT, "Requests being answered.", ["protocol"], registry=self.registry)
-        self._rejected = Counter(
+        rejected = Counter(
             "fovea_requests_rejected", "Requests refused as too busy, not ready or stopping.", ["protocol"],
             registry=self.registry,
         )  # fmt: skip
@@ -111,7 +114,10 @@ class Telemetry:
         self._answering = dict.fromkeys(("http", "grpc"), 0)
         for protocol in self._answering:
             in_flight.labels(protocol).set_function(partial(self._answering.__getitem__, protocol))
-            self._rejected.labels(protocol)  # There from the start: a rate needs what it was before.
+        # There from the start: a rate needs what it was before.
+        self._rejected = {protocol: rejected.labels(protocol) for protocol in self._answering}
+        self._full_queue_logged_s = -math.inf
+        self._full_queue_unlogged = 0
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """Every metric, in the format that a client accepts, and that format's media type."""
@@ -164,7 +170,7 @@ class Telemetry:
         elif isinstance(error, FoveaError):
             record.code = str(error.http_status) if http else error.grpc_code.name
             self._count_rejected(record.protocol, error)
-            log.info("%s request failed: %s %s", record.protocol, record.code, error)
+            self._log_failed(record, error)
         elif isinstance(error, Exception):
             record.code = "500" if http else "INTERNAL"
         else:
@@ -177,6 +183,17 @@ class Telemetry:
             duration_ms = 1e3 * (time.perf_counter() - record.start)
             log.debug("%s request: %s in %.1f ms", record.protocol, record.code, duration_ms)
 
+    def _log_failed(self, record: RequestRecord, error: FoveaError) -> None:
+        more = ""
+        if isinstance(error, QueueFullError):
+            if record.start < self._full_queue_logged_s + FULL_QUEUE_LOG_INTERVAL_S:
+                self._full_queue_unlogged += 1
+                return
+            if self._full_queue_unlogged:
+                more = f", and {self._full_queue_unlogged} more before"
+            self._full_queue_logged_s, self._full_queue_unlogged = record.start, 0
+        log.info("%s request failed: %s %s%s", record.protocol, record.code, error, more)
+
     def refused(self, protocol: str, error: FoveaError) -> None:
         """A request was not let in: counted, and of no concern to anything else."""
         code = str(error.http_status) if protocol == "http" else error.grpc_code.name
@@ -186,7 +203,7 @@ class Telemetry:
 
     def _count_rejected(self, protocol: str, error: FoveaError) -> None:
         if isinstance(error, UnavailableError):
-            self._rejected.labels(protocol).inc()
+            self._rejected[protocol].inc()
 
     def _request_child(self, protocol: str, model: str, code: str) -> Counter:
         key = (protocol, model, code)

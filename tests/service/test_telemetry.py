@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import pytest
 from prometheus_client import generate_latest
 
 from service.batching import BatchRecord
 from service.classifier import Answer, Prediction, Result, Stages
-from service.errors import InvalidInputError, UnavailableError
+from service.errors import InvalidInputError, QueueFullError, UnavailableError
 from service.inference import Timeline
 from service.telemetry import MAX_REQUEST_ID_LENGTH, Telemetry, accept_request_id
 from service.tracing import Tracing
@@ -109,3 +110,17 @@ def test_a_failed_request_is_logged_with_its_reason(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO, "fovea"), pytest.raises(InvalidInputError), telemetry.request("http"):
         raise InvalidInputError("the image is upside down")
     assert "http request failed: 400 the image is upside down" in caplog.text
+
+
+def test_what_a_full_queue_refuses_is_logged_once_a_second(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telemetry = Telemetry(Tracing(None))
+    with caplog.at_level(logging.INFO, "fovea"):
+        for moment_s in (10.0, 10.5, 10.99, 11.0, 11.5, 20.0):
+            monkeypatch.setattr(time, "perf_counter", lambda moment_s=moment_s: moment_s)
+            with pytest.raises(QueueFullError), telemetry.request("grpc"):
+                raise QueueFullError("no room")
+    said = "grpc request failed: UNAVAILABLE no room"
+    assert caplog.messages == [said, f"{said}, and 2 more before", f"{said}, and 1 more before"]
+    assert value(telemetry, "fovea_requests_rejected_total", protocol="grpc") == 6

@@ -128,5 +128,5 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="text for people, json for one JSON object a line.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
-        description="debug logs every request, info those that fail, but those that a full queue refuses only once a second.",
+        description="debug logs every request, info those that fail (those that a full queue refuses once a second).",
     )

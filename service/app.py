@@ -7,7 +7,7 @@ import contextlib
 import gc
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -128,7 +128,9 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         )
         serving: Fronts | Listeners
         if fronts:
-            serving = await stack.enter_async_context(fronts)
+            if not await _unless_stopped(stack.enter_async_context(fronts), lifecycle, give_up=True):
+                return
+            serving = fronts
         else:
             serving = await stack.enter_async_context(
                 listeners(
@@ -246,14 +248,22 @@ async def _poll(repository: Repository, interval_s: float, disturbed: asyncio.Ev
             log.error("polling failed, and will be tried again: %s", error)
 
 
-async def _unless_stopped(work: object, lifecycle: Lifecycle) -> bool:
-    """Wait for the work; False when the service was told to stop before it was done."""
-    working = asyncio.ensure_future(work)  # type: ignore[call-overload]
+async def _unless_stopped(work: Awaitable[object], lifecycle: Lifecycle, *, give_up: bool = False) -> bool:
+    """Wait for the work; False when the service was told to stop before it was done.
+
+    Args:
+        give_up: whether it is cancelled then, and not waited for.
+    """
+    working = asyncio.ensure_future(work)
     stopped = asyncio.create_task(lifecycle.stopping.wait())
     await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if working.done():
         working.result()
         return True
-    await working
+    if give_up:
+        working.cancel()
+        await asyncio.wait({working})
+    else:
+        await working
     return False

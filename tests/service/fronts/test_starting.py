@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 from tritonclient.grpc import service_pb2 as pb
 
+from service import app
 from service.backends.onnx_runtime import OnnxRuntimeEngine
 from service.errors import FoveaError, StartError
 from service.fronts import fronts
@@ -303,3 +304,32 @@ async def test_every_front_is_ready_when_the_service_says_that_it_serves(tmp_pat
     write_model(tmp_path)
     async with inside(tmp_path, front_processes=FRONTS):
         assert [front.told[-1].blocking for front in nursery.fronts] == [(), ()]
+
+
+async def test_a_stop_is_heeded_while_fronts_start(
+    tmp_path: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifecycle, begun = Lifecycle(), list[Front]()
+
+    async def hanging() -> Front:
+        front = await nursery.another()
+
+        async def begins() -> None:
+            begun.append(front)
+            await asyncio.Event().wait()
+
+        front.begins = begins  # type: ignore[method-assign]
+        return front
+
+    nursery.spawn = hanging
+    monkeypatch.setattr(app, "Lifecycle", lambda: lifecycle)
+    monkeypatch.setattr(app, "LogSettings", lambda *_, **__: None)
+    ports: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    settings = Settings(model_repository=tmp_path, front_processes=FRONTS, **ports)
+    write_model(tmp_path)
+    serving = asyncio.create_task(app.run(settings, lambda _: pytest.fail("it has started")))
+    await becomes(lambda: len(begun) == FRONTS)
+    lifecycle.stopping.set()
+    async with asyncio.timeout(TIMEOUT_S / 2):
+        await serving
+    assert all(front.killed for front in nursery.fronts)

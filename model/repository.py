@@ -156,6 +156,19 @@ def newest_version(entry: Path) -> int | None:
     return max(versions, default=None)
 
 
+def newest_folder(entry: Path) -> Path:
+    """The highest version's folder of the model in a repository's folder.
+
+    Raises:
+        RepositoryError: it holds no version.
+        OSError: there is no such folder.
+    """
+    version = newest_version(entry)
+    if version is None:
+        raise RepositoryError(f"{entry}: holds no version of a model")
+    return entry / str(version)
+
+
 def publish(
     repository: Path, name: str, version: int, signature: Signature, files: Mapping[str, bytes], card: str
 ) -> Path:

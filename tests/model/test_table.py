@@ -89,7 +89,7 @@ def test_what_does_not_take_such_images_is_measured_at_224(monkeypatch: pytest.M
 
 
 def test_the_recipe_settles_what_is_not_asked_for() -> None:
-    assert planned_epochs("fastcnn", None, 32) == 56
+    assert planned_epochs("fastcnn", None, 32) == 28
     assert planned_epochs("fastcnn", 3, 32) == 3
     assert all(planned_epochs(name, 0, 32) == 0 for name in NETS)
 

@@ -1,4 +1,4 @@
-"""What the values on the command line stand for; argparse tells what is wrong with one."""
+"""What the commands share: what the values on the command line stand for; argparse tells what is wrong with one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from model.nets import check_name
 from model.nets.arithmetic import InputShape, NetError
 from model.pictures.figure import SUFFIXES
 from model.summary import read_shape
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What a command adds itself to."""
+
+DATA = "image folder, folder of CIFAR-10's own files, or 'synthetic'"
 
 
 def shape(text: str) -> InputShape:

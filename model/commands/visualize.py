@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from model.answers import answers
-from model.arguments import picture_file
+from model.commands.arguments import DATA, Commands, picture_file
 from model.evaluate import calibration, report
 from model.pictures.activations import draw_activations
 from model.pictures.confusion import draw_confusion
@@ -35,12 +35,9 @@ OF_ANSWERS = {
 """Pictures of what a run or an exported file answers on labelled images."""
 
 
-def add_pictures(command: argparse.ArgumentParser, data: str) -> None:
-    """Add a command for each picture.
-
-    Args:
-        data: what `--data` may be.
-    """
+def add(commands: Commands) -> None:
+    """Add a command for each picture."""
+    command = commands.add_parser("visualize", help="a picture of a run or of what it answers, as PNG or SVG")
     pictures = command.add_subparsers(required=True, metavar="PICTURE", dest="picture")
 
     for name, (_, what) in OF_RUNS.items():
@@ -54,7 +51,7 @@ def add_pictures(command: argparse.ArgumentParser, data: str) -> None:
     for name, what in OF_ANSWERS.items():
         of_answers = _command(pictures, name, what)
         of_answers.add_argument("model", type=Path, help="a run's folder, or a model.onnx in a model repository")
-        of_answers.add_argument("--data", required=True, help=data)
+        of_answers.add_argument("--data", required=True, help=DATA)
         of_answers.add_argument("--split", choices=["train", "test"], default="test", help="default: %(default)s")
 
     of_table = _command(pictures, "table", "accuracy against multiply-adds, of several classifiers")
@@ -65,9 +62,7 @@ def add_pictures(command: argparse.ArgumentParser, data: str) -> None:
     )
 
 
-def _command(
-    pictures: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
-) -> argparse.ArgumentParser:
+def _command(pictures: Commands, name: str, what: str) -> argparse.ArgumentParser:
     command = pictures.add_parser(name, help=what, description=what)
     command.add_argument("--output", type=picture_file, required=True, help="the picture's file, .png or .svg")
     command.set_defaults(run_command=_draw)

@@ -14,18 +14,18 @@ class LeNet(nn.Sequential):
     every second one. Inputs of other sizes than 32x32 are averaged to the paper's 5x5 before the linear layers.
 
     Raises:
-        NetError: the input is smaller than 10x10.
+        NetError: the input is smaller than 14x14.
     """
 
     def __init__(self, num_classes: int, input_shape: InputShape = (3, 32, 32)) -> None:
-        after(input_shape, Window(5, padding=2), Window(2, 2), Window(5))
+        left = after(input_shape, Window(5), Window(2, 2), Window(5))
         super().__init__(
-            nn.Conv2d(input_shape[0], 6, 5, padding=2),
+            nn.Conv2d(input_shape[0], 6, 5),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5),
             nn.ReLU(),
-            nn.AdaptiveAvgPool2d(5),
+            nn.MaxPool2d(2) if left == (10, 10) else nn.AdaptiveAvgPool2d(5),
             nn.Flatten(),
             nn.Linear(400, 120),
             nn.ReLU(),

@@ -66,9 +66,9 @@ def test_photos_to_a_repository(photos: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_the_given_arguments_are_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "a run"
-    assert run("train", "synthetic", "--run", folder, "--net", "lenet", "--epochs", 1, "--image-size", 12) == 0
+    assert run("train", "synthetic", "--run", folder, "--net", "lenet", "--epochs", 1, "--image-size", 16) == 0
     info = read_info(folder)
-    command = f"python -m model train synthetic --run '{folder}' --net lenet --epochs 1 --image-size 12"
+    command = f"python -m model train synthetic --run '{folder}' --net lenet --epochs 1 --image-size 16"
     assert (info["command"], info["data"], info["skip_broken"]) == (command, "synthetic", False)
     assert run("train", "synthetic", "--run", folder) == 1
     assert "holds a run already; --resume continues it" in capsys.readouterr().err
@@ -99,7 +99,7 @@ def test_a_recipe_changed_by_flags(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_real_interrupt_and_a_resume_without_flags(photos: Path, tmp_path: Path) -> None:
     """Where in the 300 steps the signal arrives makes no difference."""
-    given = [photos, "--net", "lenet", "--epochs", 150, "--image-size", 12, "--hold-out", 2, "--seed", 5]
+    given = [photos, "--net", "lenet", "--epochs", 150, "--image-size", 16, "--hold-out", 2, "--seed", 5]
     stopped, straight = tmp_path / "stopped", tmp_path / "straight"
     command = [sys.executable, "-W", "error", "-m", "model", "train", *map(str, given), "--run", str(stopped)]
     # As many threads as the tests themselves have: their sums would differ in the last bit.

@@ -165,7 +165,7 @@ sys.exit(main())
 @pytest.mark.parametrize("how", ENDS)
 def test_a_worker_that_is_gone_ends_the_job_and_the_run_goes_on(how: str, photos: Path, tmp_path: Path) -> None:
     lost, number = ENDS[how]
-    given = ["train", str(photos), "--run", "run", "--net", "lenet", "--epochs", "150", "--image-size", "12"]
+    given = ["train", str(photos), "--run", "run", "--net", "lenet", "--epochs", "150", "--image-size", "16"]
     command = [*TORCHRUN, "--shutdown-timeout", "2", "--no-python", "--", sys.executable, "-c", IMPATIENT, *given]
     with subprocess.Popen(
         command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

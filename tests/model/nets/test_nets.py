@@ -48,7 +48,7 @@ PARAMETERS: dict[tuple[str, int, InputShape], int] = {
     ),
 }  # fmt: skip
 
-SMALLEST = {"alexnet": 63, "vgg16": 32, "lenet": 10, "fastcnn": 9, "neocognitron": 8, "convnetjs": 8} | {
+SMALLEST = {"alexnet": 63, "vgg16": 32, "lenet": 14, "fastcnn": 9, "neocognitron": 8, "convnetjs": 8} | {
     "alexnet_cifar": 8,
     "googlenet": 2,
     "hog": 8,
@@ -118,3 +118,12 @@ def test_an_unknown_network_is_refused_with_those_there_are() -> None:
         with pytest.raises(NetError, match=re.escape("no network 'resnet': must be one of linear, two_layer, colour")):
             refuse("resnet")
     assert check_name("resnet18") == "resnet18"
+
+
+def test_lenet_has_the_papers_maps() -> None:
+    """LeCun et al. 1998, figure 2: C1, S2, C3, S4."""
+    outputs, images = [], torch.zeros(1, 3, 32, 32)
+    for layer in build("lenet", 10, (3, 32, 32)).children():
+        images = layer(images)
+        outputs.append(tuple(images.shape[1:]))
+    assert [outputs[index] for index in (0, 2, 3, 5)] == [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5)]

@@ -26,11 +26,11 @@ def test_the_maps_are_the_layers_outputs(run_of: Callable[[str], Run], shapes: D
     run = run_of("lenet")
     maps, prediction = activation_maps(run, shapes.images[0])
     assert [(layer.name, of_layer.shape) for layer, of_layer in maps] == [
-        ("0", (6, 16, 16)),
-        ("1", (6, 16, 16)),
-        ("2", (6, 8, 8)),
-        ("3", (16, 4, 4)),
-        ("4", (16, 4, 4)),
+        ("0", (6, 12, 12)),
+        ("1", (6, 12, 12)),
+        ("2", (6, 6, 6)),
+        ("3", (16, 2, 2)),
+        ("4", (16, 2, 2)),
         ("5", (16, 5, 5)),
     ]
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_some_maps_of_every_layer(run_of: Callable[[str], Run], file: Path, shap
     assert len(axes.images) == 1 + 3 * 6 + 3 * min(16, MOST_MAPS)
     assert np.array_equal(np.asarray(axes.images[0].get_array()), shapes.images[0])
     names = [text.get_text() for text in axes.texts]
-    assert names[:2] == ["image", "0: conv 5x5, stride 1, pad 2\n6x16x16"]
+    assert names[:2] == ["image", "0: conv 5x5, stride 1\n6x12x12"]
     assert len(names) == 7
 
 
@@ -70,7 +70,7 @@ def test_all_maps_of_one_layer(run_of: Callable[[str], Run], file: Path, figure:
     draw_activations(figure, run_of("lenet"), file, "3")
     (axes,) = figure.axes
     assert len(axes.images) == 1 + 16
-    assert [text.get_text() for text in axes.texts if text.get_text()] == ["image", "3: conv 5x5, stride 1\n16x4x4"]
+    assert [text.get_text() for text in axes.texts if text.get_text()] == ["image", "3: conv 5x5, stride 1\n16x2x2"]
 
 
 def test_refusals(run_of: Callable[[str], Run], file: Path, figure: Figure) -> None:

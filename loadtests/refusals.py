@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import grpc
-import grpc.aio
 
 REFUSALS = ("503: ", "UNAVAILABLE: ")
 """How their errors begin."""
@@ -14,23 +15,23 @@ REFUSED = "refused"
 CONNECTION = "connection"
 """What is told in the place of UNAVAILABLE where it was not the service that said so."""
 
-FailedCall = grpc.Call | grpc.aio.AioRpcError
-
 
 def refused(error: str | None) -> bool:
     """Whether it is what a request was refused with; None: it was answered."""
     return error is not None and error.startswith(REFUSALS)
 
 
-def refused_call(call: FailedCall) -> bool:
+def refused_call(error: grpc.RpcError) -> bool:
     """Whether the service, or a balancer before it, refused a call; gRPC says UNAVAILABLE of a lost connection too."""
+    call = cast(grpc.Call, error)
     if call.code() is not grpc.StatusCode.UNAVAILABLE:
         return False
     # The service's own words come with the request's id, a balancer's as HTTP's status.
     return "x-request-id" in dict(call.trailing_metadata() or ()) or (call.details() or "").endswith("status: 503")
 
 
-def reason(call: FailedCall) -> str:
+def reason(error: grpc.RpcError) -> str:
     """A failed call's code and message; gRPC's own text has the time in it, and would be another each time."""
-    lost = call.code() is grpc.StatusCode.UNAVAILABLE and not refused_call(call)
+    call = cast(grpc.Call, error)
+    lost = call.code() is grpc.StatusCode.UNAVAILABLE and not refused_call(error)
     return f"{CONNECTION if lost else call.code().name}: {call.details()}"

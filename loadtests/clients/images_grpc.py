@@ -33,7 +33,6 @@ class ImagesGrpc:
         try:
             answer: pb.ClassifyResponse = self._stub.Classify(request, timeout=TIMEOUT_S)
         except grpc.RpcError as error:
-            assert isinstance(error, grpc.Call)
             raise RequestError(reason(error)) from None
         return answer.ByteSize()
 

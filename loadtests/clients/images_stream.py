@@ -89,7 +89,6 @@ class _Stream:
                 if waiting := self._waiting.pop(answer.id, None):
                     waiting.set_result(answer)
         except grpc.RpcError as error:
-            assert isinstance(error, grpc.Call)
             why = reason(error)
         with self._ending:
             self.ended = why

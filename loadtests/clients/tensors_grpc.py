@@ -31,7 +31,7 @@ class TensorsGrpc:
             answer = self._triton.infer(self._model, self._inputs, client_timeout=TIMEOUT_S)
         except InferenceServerException as error:
             call = error.__context__  # Tritonclient keeps its words alone.
-            assert isinstance(call, grpc.Call)
+            assert isinstance(call, grpc.RpcError)
             raise RequestError(reason(call)) from None
         length: int = answer.get_response().ByteSize()
         return length

@@ -98,10 +98,13 @@ def _run(kind: UserKind, target: Target, load: Load, folder: Path, name: str) ->
 
 
 def _passed(run: Run, shape: str | None) -> bool:
-    """Some requests were answered in every stage, and none failed; under an overload some are to be turned away."""
+    """Some requests were answered in every stage, and none failed; from an overload on, some are to be refused."""
     if any(figures.requests == figures.failures for figures in (run.whole, *run.stages.values())):
         return False
-    return not run.whole.failures or (shape == "overload" and bool(run.stages))
+    if shape != "overload" or not run.stages:
+        return not run.whole.failures
+    before = next(iter(run.stages.values()))
+    return not before.failures and run.whole.failures == sum(figures.requests for figures in run.refused.values())
 
 
 if __name__ == "__main__":

@@ -159,9 +159,10 @@ def _grpc(target: Target, body: Path, duration_s: float) -> Served:
     before = read_metrics(target.metrics)
     load = time_h2load(HTTP2, f"http://{target.grpc}{CLASSIFY}", body, headers, duration_s)
     after = read_metrics(target.metrics)
-    answered = _answered(after) - _answered(before)
-    wrong = max(0, load.counts.succeeded - answered)
-    return Served(load.per_s(duration_s), load.counts.failed + wrong, _decode_us(before, after))
+    succeeded = load.counts.succeeded
+    answered = min(succeeded, _answered(after) - _answered(before))
+    per_s = load.per_s(duration_s) * answered / max(1, succeeded)
+    return Served(per_s, load.counts.failed + succeeded - answered, _decode_us(before, after))
 
 
 def _answered(samples: Sequence[Sample]) -> int:

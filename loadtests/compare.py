@@ -13,7 +13,7 @@ from loadtests.command import run
 from loadtests.report.levels import Level, Spread, levels_of
 from loadtests.report.numbers import number
 from loadtests.report.result import STAGES, Load, Result, Run, Search, read_result
-from loadtests.report.tables import joules_per_image, spread_range
+from loadtests.report.tables import joules_per_image, spread_range, target
 
 LEAST_CHANGE = 0.03
 LEAST_ROUNDS = 3
@@ -188,6 +188,9 @@ def _differences(before: Result, after: Result) -> list[str]:
     different = {
         name: (getattr(before.environment, field), getattr(after.environment, field)) for field, name in names.items()
     }
+    targets = target(before), target(after)
+    for name in targets[0] | targets[1]:
+        different[f"target's {name}"] = (targets[0].get(name, "not known"), targets[1].get(name, "not known"))
     lines = [f"- DIFFERENT {name}: {a} → {b}" for name, (a, b) in different.items() if a != b]
     if before.duration_s != after.duration_s:
         lines.append(f"- DIFFERENT duration of a run: {before.duration_s:g} s → {after.duration_s:g} s")

@@ -12,7 +12,7 @@ from loadtests.shapes import Stage
 
 
 class Staged(LoadTestShape):
-    """Goes through stages.
+    """Goes through stages, and says when each begins.
 
     Args:
         spawn_rate: users that are started, or stopped, in a second.
@@ -36,6 +36,8 @@ class Staged(LoadTestShape):
                 # Locust asks once a second, and would be late for the next stage.
                 gevent.sleep(max(0.0, left_s))
             elif left_s > 0:
-                self._current = stage
+                if stage is not self._current:
+                    print(f"  {stage.label}", flush=True)
+                    self._current = stage
                 return stage.users, self._spawn_rate
         return None

@@ -157,7 +157,7 @@ class DynamicBatcher(Generic[Item, Result]):
         priority_levels: int = 1,
         on_batch: Callable[[BatchRecord], None] = lambda record: None,
     ) -> None:
-        self._max_batch_size = max_batch_size
+        self.max_batch_size = max_batch_size
         self.max_queue_size = max_queue_size
         self._max_queue_delay_s = max_queue_delay_s
         self._on_batch = on_batch
@@ -319,12 +319,12 @@ class DynamicBatcher(Generic[Item, Result]):
         """The most rows for the next idle instance: several share what waits, so that all of them work on it at once.
         Whoever sets a queue delay wants large batches instead."""
         if self._max_queue_delay_s:
-            return self._max_batch_size
-        return min(self._max_batch_size, -(-self._waiting_rows // len(self._idle)))
+            return self.max_batch_size
+        return min(self.max_batch_size, -(-self._waiting_rows // len(self._idle)))
 
     def _fills_for_s(self) -> float:
         """How long the next batch may still wait for more."""
-        if not self._max_queue_delay_s or self._closing or self._waiting_rows >= self._max_batch_size:
+        if not self._max_queue_delay_s or self._closing or self._waiting_rows >= self.max_batch_size:
             return 0.0
         oldest = min(queue[0].arrived for queue in self._queues if queue)
         return oldest + self._max_queue_delay_s - time.monotonic()
@@ -355,7 +355,7 @@ class DynamicBatcher(Generic[Item, Result]):
             else:
                 record = BatchRecord(rows, output.assembly_s, output.inference_s, output.output_s)
                 self._loop.call_soon_threadsafe(self._complete, batch, record, output.results, taken)
-            batch = [] if self._max_queue_delay_s else self._take(self._max_batch_size)
+            batch = [] if self._max_queue_delay_s else self._take(self.max_batch_size)
         self._loop.call_soon_threadsafe(self._rest, instance)
 
     def _complete(

@@ -6,7 +6,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from service.errors import DeadlineExceededError, UnavailableError
+from service.errors import DeadlineExceededError, QueueFullError
 from service.image_contract import ImageContract
 from service.images import ImageLimits, decode, decode_if_small
 from service.tensors import Array
@@ -34,14 +34,14 @@ class Decoder:
 
         Raises:
             InvalidInputError, TooLargeError: as `images.decode`.
-            UnavailableError: too many images are waiting.
+            QueueFullError: too many images are waiting.
             DeadlineExceededError: not decoded by the deadline.
         """
         small = decode_if_small(image, contract.preprocessing, self._limits)
         if small is not None:
             return contract.to_input(small)
         if self._waiting >= self._max_waiting:
-            raise UnavailableError(f"{self._waiting} images are waiting to be decoded")
+            raise QueueFullError(f"{self._waiting} images are waiting to be decoded")
         self._waiting += 1
         try:
             async with asyncio.timeout(deadline - time.monotonic()):

@@ -57,6 +57,9 @@ class Batcher(Protocol):
     def waiting(self) -> int: ...
 
     @property
+    def max_batch_size(self) -> int: ...
+
+    @property
     def max_queue_size(self) -> int: ...
 
     async def submit(
@@ -150,6 +153,11 @@ class ServedVersion:
     def max_rows(self) -> int:
         """The most rows of one request."""
         return max(1, self.config.max_batch_size)
+
+    @property
+    def largest_batch(self) -> int:
+        """The most rows that requests share a batch of."""
+        return self.batcher.max_batch_size
 
     @property
     def execution_provider(self) -> str:

@@ -116,8 +116,8 @@ class Telemetry:
             in_flight.labels(protocol).set_function(partial(self._answering.__getitem__, protocol))
         # There from the start: a rate needs what it was before.
         self._rejected = {protocol: rejected.labels(protocol) for protocol in self._answering}
-        self._full_queue_logged_s = -math.inf
-        self._full_queue_unlogged = 0
+        # By protocol and model: when such a line was last logged, and how many were not since.
+        self._full_queues: dict[tuple[str, str], tuple[float, int]] = {}
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """Every metric, in the format that a client accepts, and that format's media type."""
@@ -186,12 +186,14 @@ class Telemetry:
     def _log_failed(self, record: RequestRecord, error: FoveaError) -> None:
         more = ""
         if isinstance(error, QueueFullError):
-            if record.start < self._full_queue_logged_s + FULL_QUEUE_LOG_INTERVAL_S:
-                self._full_queue_unlogged += 1
+            key = record.protocol, record.model
+            logged_s, unlogged = self._full_queues.get(key, (-math.inf, 0))
+            if record.start < logged_s + FULL_QUEUE_LOG_INTERVAL_S:
+                self._full_queues[key] = logged_s, unlogged + 1
                 return
-            if self._full_queue_unlogged:
-                more = f", and {self._full_queue_unlogged} more before"
-            self._full_queue_logged_s, self._full_queue_unlogged = record.start, 0
+            if unlogged:
+                more = f", and {unlogged} more before"
+            self._full_queues[key] = record.start, 0
         log.info("%s request failed: %s %s%s", record.protocol, record.code, error, more)
 
     def refused(self, protocol: str, error: FoveaError) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import grpc
 
 from loadtests.clients.client import TIMEOUT_S, RequestError
+from loadtests.refusals import reason
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1 import classifier_pb2_grpc
 
@@ -37,9 +38,3 @@ class ImagesGrpc:
 
     def close(self) -> None:
         self._channel.close()
-
-
-def reason(error: grpc.RpcError) -> str:
-    """A failed call's code and message; gRPC's own text has the time in it, and would be another each time."""
-    assert isinstance(error, grpc.Call)
-    return f"{error.code().name}: {error.details()}"

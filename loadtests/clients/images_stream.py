@@ -11,7 +11,8 @@ from threading import Lock, Thread
 import grpc
 
 from loadtests.clients.client import TIMEOUT_S, RequestError
-from loadtests.clients.images_grpc import OWN_CONNECTION, reason
+from loadtests.clients.images_grpc import OWN_CONNECTION
+from loadtests.refusals import reason
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1 import classifier_pb2_grpc
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import grpc
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
 from loadtests.clients.client import TIMEOUT_S, RequestError
 from loadtests.clients.images_grpc import OWN_CONNECTION
 from loadtests.clients.tensors import made_up
+from loadtests.refusals import reason
 
 
 class TensorsGrpc:
@@ -28,7 +30,9 @@ class TensorsGrpc:
         try:
             answer = self._triton.infer(self._model, self._inputs, client_timeout=TIMEOUT_S)
         except InferenceServerException as error:
-            raise RequestError(f"{str(error.status()).removeprefix('StatusCode.')}: {error.message()}") from None
+            call = error.__context__  # Tritonclient keeps its words alone.
+            assert isinstance(call, grpc.RpcError)
+            raise RequestError(reason(call)) from None
         length: int = answer.get_response().ByteSize()
         return length
 

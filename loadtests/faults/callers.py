@@ -14,6 +14,7 @@ from enum import Enum, auto
 import aiohttp
 import grpc.aio
 
+from loadtests.refusals import refused_call
 from loadtests.target import BUNDLED_REPOSITORY
 from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1.classifier_pb2_grpc import ClassifierStub
@@ -225,8 +226,7 @@ async def over_grpc(stub: ClassifierStub) -> tuple[Ending, str]:
         if code is grpc.StatusCode.UNAVAILABLE:
             if words.startswith("failed to connect"):
                 return Ending.UNREACHED, words
-            # The service's own words come with the request's id, a balancer's as HTTP's status.
-            if "x-request-id" in dict(error.trailing_metadata() or ()) or words.endswith("status: 503"):
+            if refused_call(error):
                 return Ending.REFUSED, code.name
             return Ending.LOST, "502" if words.endswith("status: 502") else "connection closed"
         return Ending.LOST, code.name

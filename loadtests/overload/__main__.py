@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -78,15 +79,22 @@ async def _overload(target: Target, images: Sequence[bytes], options: argparse.N
             Stage("overload", options.duration_s, 1, OVERLOAD * peak_per_s),
             Stage("after", options.calm_s, 1, LOW * peak_per_s),
         ]
-        for stage in stages:
-            print(
-                f"{stage.label}: {stage.duration_s:g} s of {rate_text(stage.rate_per_user or 0)} requests/s", flush=True
-            )
-        computed_s, start = time.thread_time(), time.monotonic()
-        outcomes = await send_at(send, due(stages, options.seed))
-        busy = (time.thread_time() - computed_s) / (time.monotonic() - start)
-    runs = list(_runs(protocol, stages, outcomes, busy))
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(watched(stages))
+            outcomes = await send_at(send, due(stages, options.seed))
+    runs = list(_runs(protocol, stages, outcomes, watch.result()))
     return conclude(protocol, stages, outcomes, peak_per_s=peak_per_s), runs
+
+
+async def watched(stages: Sequence[Stage]) -> list[float]:
+    """Say when each stage begins; the share of each that this thread computed."""
+    busy = []
+    for stage in stages:
+        print(f"{stage.label}: {stage.duration_s:g} s of {rate_text(stage.rate_per_user or 0)} requests/s", flush=True)
+        computed_s, start = time.thread_time(), time.monotonic()
+        await asyncio.sleep(stage.duration_s)
+        busy.append((time.thread_time() - computed_s) / (time.monotonic() - start))
+    return busy
 
 
 async def _peak_per_s(send: Send, in_flight: int, duration_s: float) -> float:
@@ -100,10 +108,10 @@ async def _peak_per_s(send: Send, in_flight: int, duration_s: float) -> float:
 
 
 def _runs(
-    protocol: Protocol, stages: Sequence[Stage], outcomes: Sequence[Outcome], generator_busy: float
+    protocol: Protocol, stages: Sequence[Stage], outcomes: Sequence[Outcome], busy: Sequence[float]
 ) -> Iterator[Run]:
     start_s = 0.0
-    for stage in stages:
+    for stage, generator_busy in zip(stages, busy, strict=True):
         some = [
             replace(each, scheduled_s=each.scheduled_s - start_s)
             for each in outcomes

@@ -46,16 +46,18 @@ def measure_load(
         with watch or nullcontext():
             load = time_h2load(arguments, url, body, request.headers, duration_s)
         cpu_s = server.cpu_s() - cpu_s
-    answered = load.counts.succeeded
+    answered, latencies_us = load.counts.succeeded, load.latencies_us
     if grpc:  # A call that fails has HTTP status 200 all the same, and no message.
         answered = min(answered, load.body_bytes // answer_bytes)
+        if answered < load.counts.succeeded:
+            latencies_us = latencies_us[:0]  # Nothing tells the times of those that failed from the others'.
     return Measurement(
         subject=subject,
         connections=count,
         requests_per_s=answered / duration_s,
         failed=load.counts.failed + load.counts.succeeded - answered,
-        p50_ms=_percentile_ms(load.latencies_us, 50),
-        p99_ms=_percentile_ms(load.latencies_us, 99),
+        p50_ms=_percentile_ms(latencies_us, 50),
+        p99_ms=_percentile_ms(latencies_us, 99),
         server_cpu_us=1e6 * cpu_s / answered if answered else None,
         generator_busy=load.generator_cpu_s / duration_s,
     )

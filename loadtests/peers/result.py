@@ -41,8 +41,8 @@ class Measurement:
 
     Attributes:
         failed: requests refused or broken off, and those whose answer was no answer.
-        p50_ms: None: none was answered; so for the next two.
-        server_cpu_us: processor time of all the server's processes for each answered request.
+        p50_ms, p99_ms: None: none was answered; over gRPC also: some failed, and their times are among the others'.
+        server_cpu_us: processor time of all the server's processes for each answered request; None: none was answered.
         generator_busy: share of one core that h2load took; close to 1 it is h2load that was measured.
     """
 

@@ -19,7 +19,8 @@ MAX_QUEUE_SIZE = 1024
 class Served:
     """Attributes:
     path: of its graph.
-    max_batch_size: 1 where requests do not share batches.
+    max_batch_size: most rows that requests share a batch of, which the model's configuration may have more of; 1 where
+        they do not share.
     """
 
     model: str
@@ -58,7 +59,7 @@ def read_served(target: Target, model: str) -> Served:
         path=model_repository() / model / version / config["default_model_filename"],
         execution_provider=served["execution_provider"],
         instances=served["instances"],
-        max_batch_size=max(1, config["max_batch_size"]) if batching is not None else 1,
+        max_batch_size=served["largest_batch"],
         max_queue_size=policy.get("max_queue_size") or int(os.environ.get("FOVEA_MAX_QUEUE_SIZE", MAX_QUEUE_SIZE)),
         max_queue_delay_ms=(batching or {}).get("max_queue_delay_microseconds", 0) / 1e3,
     )

@@ -105,7 +105,8 @@ class Sizing:
             ValueError: no number of them does, or the question makes no sense.
         """
         if self.setup.tensors and traffic.images > self.setup.max_batch_size:
-            raise ValueError(f"a tensor of {traffic.images} images: the max batch size is {self.setup.max_batch_size}")
+            most = self.setup.max_batch_size
+            raise ValueError(f"a tensor of {traffic.images} images: what is planned has batches of {most} at most")
         raised = traffic.times(1 + self.headroom)
         at_least = max(1, math.ceil(raised.rate_per_s / capacity_per_s(self.curve, self.setup, traffic.images)))
         # A request that is refused or too late counts as one that takes forever.

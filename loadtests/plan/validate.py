@@ -31,10 +31,11 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Measured:
-    """What the client saw at one rate; latencies count from sending, and are infinite where no answer came.
+    """What the client saw at one rate; latencies count from when a request was to be sent, and are infinite where no
+    answer came.
 
     Attributes:
-        late_p99_ms: how much later than planned a request was sent.
+        late_p99_ms: how much later than planned a request was sent, which is part of its latency.
     """
 
     requests: int
@@ -136,7 +137,7 @@ def measured_in(outcomes: Sequence[Outcome], mean_batch_size: float | None) -> M
     outcomes: of one load; the first of them, which meet an empty service, count for the rate of answers only.
     """
     counted = outcomes[int(WARM_UP * len(outcomes)) :]
-    latency_ms = [math.inf if each.error else 1e3 * (each.latency_s - each.late_s) for each in counted]
+    latency_ms = [math.inf if each.error else 1e3 * each.latency_s for each in counted]
     end_s = max((each.scheduled_s + each.latency_s for each in outcomes), default=math.inf)
     return Measured(
         requests=len(outcomes),

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from statistics import fmean
-from typing import Any
 
 from prometheus_client.samples import Sample
 
@@ -20,6 +19,7 @@ from loadtests.report.result import STAGES, Load, Protocol, Run, percentiles
 from loadtests.target import Target
 from loadtests.targets.detect import detect
 from loadtests.targets.measurement import Measurement
+from loadtests.targets.readings import Readings, efficiency
 
 WARM_UP_S = 1.0
 """Of the same load before each run, not counted: it opens the connections."""
@@ -65,7 +65,7 @@ async def measure(
         generator_busy=computed_s / passed_s,
         stage_ms=stage_means(before, after),
         batch_sizes=batch_sizes(before, after),
-        readings=measurement.readings.as_json() if measurement else None,
+        readings=measurement.readings if measurement else None,
     )
 
 
@@ -79,13 +79,14 @@ def run_of(
     generator_busy: float,
     stage_ms: dict[str, float],
     batch_sizes: dict[str, int],
-    readings: dict[str, Any] | None,
+    readings: Readings | None,
 ) -> Run:
     """What the outcomes say; the arguments are as in `Run`.
 
     Args:
         outcomes: of all requests, in the order of their sending.
         duration_s: of sending.
+        readings: of the target, where it was watched.
     """
     answered_ms = [1e3 * outcome.latency_s for outcome in outcomes if outcome.error is None]
     refused_ms = [1e3 * outcome.latency_s for outcome in outcomes if refused(outcome.error)]
@@ -108,9 +109,10 @@ def run_of(
         generator_busy=generator_busy,
         stage_ms=stage_ms,
         batch_sizes=batch_sizes,
-        readings=readings,
+        readings=readings.as_json() if readings else None,
         refused=len(refused_ms),
         refused_ms=percentiles(refused_ms),
+        efficiency=efficiency(len(answered_ms), readings) if readings else None,
     )
 
 

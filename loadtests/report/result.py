@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from loadtests.report.numbers import rate_text
+from loadtests.targets.readings import Efficiency
 
 FORMAT = 1
 FILE_NAME = "result.json"
@@ -58,6 +59,7 @@ class Run:
         stage_ms: mean time of an image in each stage, from the service's histograms.
         batch_sizes: how many batches there were of each size or range of sizes, from the service's histogram.
         readings: what the target's sensors said during the run, as `loadtests.targets` gives it.
+        efficiency: what came of it for what it took; None: the target was not watched.
         refused: requests that the service was too busy for, among the failures.
         refused_ms: their latency, as `latency_ms`.
     """
@@ -79,6 +81,7 @@ class Run:
     readings: dict[str, Any] | None = None
     refused: int = 0
     refused_ms: dict[float, float] = field(default_factory=dict)
+    efficiency: Efficiency | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from itertools import cycle
 import grpc.aio
 
 from loadtests.openloop import Send
+from loadtests.refusals import reason
 from loadtests.report.http_connections import TIMEOUT_S, HttpConnections
 from loadtests.report.result import Protocol
 from loadtests.target import Target
@@ -62,6 +63,6 @@ async def _grpc(target: Target, images: Sequence[bytes]) -> AsyncIterator[Send]:
                 await next(stubs).Classify(next(requests), timeout=TIMEOUT_S)
                 return None
             except grpc.aio.AioRpcError as error:
-                return f"{error.code().name}: {error.details()}"
+                return reason(error)
 
         yield send

@@ -29,10 +29,12 @@ def tables(levels: Sequence[Level]) -> list[Table]:
 def facts(result: Result) -> dict[str, str]:
     """What one needs to know to read the figures."""
     environment = result.environment
+    watched = target(result)
     notes = dict.fromkeys(note for run in result.runs for note in (run.readings or {}).get("notes", ()))
     return {
         "Time": result.time,
         "Hardware": _hardware(environment),
+        **({"Target": ", ".join(map(" ".join, watched.items()))} if watched else {}),
         "Software": _software(environment),
         "Service": environment.service,
         "Settings": _settings(environment),
@@ -45,6 +47,12 @@ def facts(result: Result) -> dict[str, str]:
         "Runs": f"{result.rounds} rounds, {result.duration_s:g} s a run, after a warm-up that is not counted",
         **({"Power and energy": "; ".join(notes)} if notes else {}),
     }
+
+
+def target(result: Result) -> dict[str, str]:
+    """What the sampler learnt of the target, by name, beside what the environment has."""
+    hardware = [(run.readings or {}).get("hardware") or {} for run in result.runs]
+    return {name: fact for known in hardware for name, fact in known.items() if name != "machine"}
 
 
 def reading(result: Result) -> list[str]:
@@ -68,7 +76,7 @@ def reading(result: Result) -> list[str]:
 
 def _hardware(environment: Environment) -> str:
     parts = [environment.hardware, f"{environment.memory_bytes / 2**30:.1f} GiB of memory"]
-    parts += [environment.gpu or "no NVIDIA GPU", f"load average before: {environment.load_average:.1f}"]
+    parts += [environment.gpu or "nvidia-smi found no GPU", f"load average before: {environment.load_average:.1f}"]
     return ", ".join(parts)
 
 
@@ -134,12 +142,17 @@ def _energy(levels: Sequence[Level]) -> Table:
     rows = []
     for level in levels:
         joules = level.spread(joules_per_image)
-        watts = level.spread(mean_w)
-        if joules or watts:
-            figures = (_median(watts), spread_range(watts), _median(joules), spread_range(joules))
-            rows.append((*_named(level), *figures))
-    headings = ("protocol", "load", "power, mean W", "range", "J for an image", "range")
-    return Table("Energy", headings, tuple(rows))
+        watts = level.spread(lambda run: run.efficiency.mean_w if run.efficiency else None)
+        images = level.spread(lambda run: run.efficiency.images_per_j if run.efficiency else None)
+        cpu_us = level.spread(lambda run: run.efficiency.service_cpu_us_per_image if run.efficiency else None)
+        if joules or watts or cpu_us:
+            figures = (_median(watts), spread_range(watts), _median(joules), spread_range(joules), _median(images))
+            rows.append((*_named(level), *figures, _median(cpu_us), spread_range(cpu_us)))
+    headings = (
+        "protocol", "load", "power, mean W", "range", "J for an image", "range", "images/J, or images/s per W",
+        "the service's CPU µs for an image", "range",
+    )  # fmt: skip
+    return Table("Energy and processor time", headings, tuple(rows))
 
 
 def _refusals(levels: Sequence[Level]) -> Table:
@@ -169,11 +182,6 @@ def joules_per_image(run: Run) -> float | None:
     energy_j = (run.readings or {}).get("energy_j")
     answered = run.requests - run.failures
     return energy_j / answered if energy_j and answered else None
-
-
-def mean_w(run: Run) -> float | None:
-    power = ((run.readings or {}).get("figures") or {}).get("power_w")
-    return power["mean"] if power else None
 
 
 def sizes_of(levels: Sequence[Level]) -> list[str]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
 
-import psutil
 from prometheus_client.samples import Sample
 
 from loadtests.metrics import read_metrics, total
 from loadtests.openloop import Outcome, Send, offer
 from loadtests.report.closedloop import keep_in_flight
+from loadtests.report.result import percentiles
 from loadtests.rollout.repository import CANDIDATE, CURRENT, take_step
 from loadtests.target import Target
+from loadtests.targets.process import ProcessTree
 
 IN_FLIGHT = 8
 RATE = 1 / 2
@@ -25,7 +26,7 @@ LOOK_S = 0.02
 
 @dataclass(frozen=True)
 class Side:
-    """One version in its role: requests, mean confidence, mean time of an inference in ms."""
+    """One version in its role: requests, mean confidence, mean time of an inference in ms; NaN: there was no answer."""
 
     requests: int
     confidence: float
@@ -41,7 +42,7 @@ class Canary:
 
 @dataclass(frozen=True)
 class Shadow:
-    """Confidences are means over the images that were compared."""
+    """Confidences are means over the images that were compared; NaN: there were none."""
 
     compared: int
     agreed: int
@@ -57,8 +58,8 @@ class Round:
 
     Attributes:
         per_s: answers a second.
-        p50_ms, p99_ms: latency.
-        cpu_ms: CPU time of the service's process for each answer.
+        p50_ms, p99_ms: latency of those that were answered; NaN: none was.
+        cpu_ms: CPU time of the service's processes for each answer; NaN likewise.
     """
 
     shadowed: bool
@@ -95,7 +96,9 @@ class RolloutLoad:
         self._target = target
         self._model = model
         self._send = send
-        self._service = psutil.Process(target.pid)
+        assert target.pid is not None
+        self._service = ProcessTree(target.pid)
+        self._service.start()
         self._outcomes: list[Outcome] = []
 
     async def run(self, *, requests: int, share: str, rounds: int, round_s: float) -> Rollout:
@@ -103,6 +106,8 @@ class RolloutLoad:
         requests: that a canary has its share of.
         """
         peak_per_s = (await self._closed(False, round_s)).per_s
+        if not peak_per_s:
+            raise SystemExit(f"error: no request was answered ({self._outcomes[0].error})")
         canary = await self._canary(requests, share)
         rate_per_s = RATE * peak_per_s
         opened, closed = [], []
@@ -169,18 +174,10 @@ class RolloutLoad:
 
     def _round(self, shadowed: bool, outcomes: Sequence[Outcome], busy_s: float) -> Round:
         self._outcomes += outcomes
-        latencies_ms = [1e3 * outcome.latency_s for outcome in outcomes]
-        return Round(
-            shadowed,
-            len(outcomes) / max(outcome.scheduled_s + outcome.latency_s for outcome in outcomes),
-            median(latencies_ms),
-            quantiles(latencies_ms, n=100)[98],
-            1e3 * (self._cpu_s() - busy_s) / len(outcomes),
-        )
+        return round_of(shadowed, outcomes, self._cpu_s() - busy_s)
 
     def _cpu_s(self) -> float:
-        times = self._service.cpu_times()
-        return float(times.user + times.system)
+        return self._service.sample()["service_cpu_s"]
 
     def _read(self) -> list[Sample]:
         return read_metrics(self._target.metrics)
@@ -191,14 +188,29 @@ class RolloutLoad:
                 await asyncio.sleep(LOOK_S)
 
 
+def round_of(shadowed: bool, outcomes: Sequence[Outcome], cpu_s: float) -> Round:
+    """Args:
+    cpu_s: of the service.
+    """
+    latency_ms = [1e3 * outcome.latency_s for outcome in outcomes if outcome.error is None]
+    found = percentiles(latency_ms)
+    return Round(
+        shadowed,
+        len(latency_ms) / max((outcome.scheduled_s + outcome.latency_s for outcome in outcomes), default=math.inf),
+        found.get(50.0, math.nan),
+        found.get(99.0, math.nan),
+        1e3 * cpu_s / (len(latency_ms) or math.nan),
+    )
+
+
 def _side_between(before: Sequence[Sample], after: Sequence[Sample], role: str) -> Side:
     def rise(name: str) -> float:
         return total(after, f"fovea_rollout_{name}", role=role) - total(before, f"fovea_rollout_{name}", role=role)
 
     return Side(
         round(rise("requests_total")),
-        rise("confidence_sum") / rise("confidence_count"),
-        1e3 * rise("duration_seconds_sum") / rise("duration_seconds_count"),
+        rise("confidence_sum") / (rise("confidence_count") or math.nan),
+        1e3 * rise("duration_seconds_sum") / (rise("duration_seconds_count") or math.nan),
     )
 
 
@@ -210,8 +222,8 @@ def _shadow_between(before: Sequence[Sample], after: Sequence[Sample]) -> Shadow
     return Shadow(
         round(compared),
         round(rise("agreed_images_total")),
-        rise("compared_confidence_total", role="shadow") / compared,
-        rise("compared_confidence_total", role="current") / compared,
+        rise("compared_confidence_total", role="shadow") / (compared or math.nan),
+        rise("compared_confidence_total", role="current") / (compared or math.nan),
         round(rise("dropped_total")),
         round(rise("failed_total")),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -14,12 +15,13 @@ def page(result: Rollout) -> str:
         "| canary | requests | mean confidence | mean inference, queue included |",
         "|---|---|---|---|",
         *(
-            f"| {role} | {side.requests} | {side.confidence:.3f} | {side.inference_ms:.2f} ms |"
+            f"| {role} | {side.requests} | {_known(side.confidence, '.3f')} | {_known(side.inference_ms, '.2f')} ms |"
             for role, side in (("version 1, current", canary.current), ("version 2, canary", canary.canary))
         ),
         "",
-        f"Shadow: {shadow.compared} images compared, on {shadow.agreed / shadow.compared:.1%} of them the same class; "
-        f"mean confidence {shadow.current_confidence:.3f} (current) and {shadow.confidence:.3f} (shadow); "
+        f"Shadow: {shadow.compared} images compared, on {_known(shadow.agreed / (shadow.compared or math.nan), '.1%')} "
+        f"of them the same class; mean confidence {_known(shadow.current_confidence, '.3f')} (current) and "
+        f"{_known(shadow.confidence, '.3f')} (shadow); "
         f"{shadow.dropped} copies dropped, {shadow.failed} failed.",
         "",
         f"| load, shadow share 1 over none | {' | '.join(MEASURES)} |",
@@ -41,6 +43,11 @@ def ratios(rounds: Sequence[Round]) -> list[str]:
     without, shadowed = ([each for each in rounds if each.shadowed is which] for which in (False, True))
     cells = []
     for name in MEASURES.values():
-        pairs = [getattr(a, name) / getattr(b, name) for a, b in zip(shadowed, without, strict=True)]
-        cells.append(f"{median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})")
+        pairs = [getattr(a, name) / (getattr(b, name) or math.nan) for a, b in zip(shadowed, without, strict=True)]
+        known = [ratio for ratio in pairs if not math.isnan(ratio)]
+        cells.append(f"{median(known):.2f} ({min(known):.2f} to {max(known):.2f})" if known else "–")
     return cells
+
+
+def _known(value: float, digits: str) -> str:
+    return "–" if math.isnan(value) else format(value, digits)

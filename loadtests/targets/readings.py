@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
 class Series:
-    """One figure over time: at least one value, each with its time in seconds from the start of the run."""
+    """One figure over time: at least one value, each with its time in seconds from the start of the run.
+
+    A value stands for the time since the one before it, the first for that since the start: the last one, taken at the
+    end, for less than the others.
+    """
 
     t_s: tuple[float, ...]
     values: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        return fmean(self.values)
+        return float(np.average(self.values, weights=np.diff(self.t_s, prepend=0.0)))
 
     @property
     def max(self) -> float:
@@ -49,6 +54,14 @@ class Readings:
     service_cpu_s: float | None
     notes: tuple[str, ...]
 
+    @property
+    def mean_w(self) -> float | None:
+        """The energy over the time that it was used in; where it is not known, the mean of the power that was read."""
+        if self.energy_j is not None:
+            return self.energy_j / self.duration_s
+        power = self.figures.get("power_w")
+        return power.mean if power else None
+
     def as_json(self) -> dict[str, Any]:
         """What json.dumps takes.
 
@@ -65,19 +78,16 @@ class Readings:
 class Efficiency:
     """What a run gave for what it took.
 
-    An image per second per watt is an image per joule; the two differ only by how they were measured: by the mean of
-    the sampled power, and by the energy of the whole run.
-
     Attributes:
-        images_per_j: None: the energy is not known.
-        images_per_s_per_w: None: likewise.
+        mean_w: over the run; None: not known.
+        images_per_j: which is images per second per watt; None: the energy is not known.
         service_cpu_us_per_image: processor time of the service's processes; None: not known.
         reason: why something is None; None: nothing is.
     """
 
     images_per_s: float
+    mean_w: float | None
     images_per_j: float | None
-    images_per_s_per_w: float | None
     service_cpu_us_per_image: float | None
     reason: str | None
 
@@ -85,12 +95,9 @@ class Efficiency:
 def efficiency(images: int, readings: Readings) -> Efficiency:
     """What this many images cost that were answered while the readings were taken."""
     reasons = []
-    images_per_s = images / readings.duration_s
-    images_per_j = images_per_s_per_w = service_cpu_us_per_image = None
-    power = readings.figures.get("power_w")
-    if readings.energy_j and power and power.mean:
+    images_per_j = service_cpu_us_per_image = None
+    if readings.energy_j:
         images_per_j = images / readings.energy_j
-        images_per_s_per_w = images_per_s / power.mean
     else:
         reasons.append("the energy is not known")
     if images and readings.service_cpu_s is not None:
@@ -98,5 +105,9 @@ def efficiency(images: int, readings: Readings) -> Efficiency:
     else:
         reasons.append("the service's processor time is not known" if images else "no image was answered")
     return Efficiency(
-        images_per_s, images_per_j, images_per_s_per_w, service_cpu_us_per_image, "; ".join(reasons) or None
+        images / readings.duration_s,
+        readings.mean_w,
+        images_per_j,
+        service_cpu_us_per_image,
+        "; ".join(reasons) or None,
     )

@@ -190,6 +190,7 @@ class RemoteBatcher:
 
     Args:
         number: the version's, between this front and the engine.
+        max_batch_size: most rows in a batch.
         max_queue_size: most rows that may wait, of all fronts together.
 
     Attributes:
@@ -197,9 +198,10 @@ class RemoteBatcher:
         waiting: requests of this front that wait for the engine's answer.
     """
 
-    def __init__(self, requests: RemoteRequests, number: int, *, max_queue_size: int) -> None:
+    def __init__(self, requests: RemoteRequests, number: int, *, max_batch_size: int, max_queue_size: int) -> None:
         self._requests = requests
         self.number = number
+        self.max_batch_size = max_batch_size
         self.max_queue_size = max_queue_size
         self.told_depth = 0
         self.waiting = 0

@@ -41,6 +41,7 @@ class ServedSnapshot:
     images: ImageContract | NoImagesError
     instances: tuple[RemoteInstance, ...]
     proven: bool
+    largest_batch: int
     max_queue_size: int
 
 
@@ -91,6 +92,7 @@ def snapshot_of(catalogue: Catalogue, numbers: Mapping[ServedVersion, int], bloc
             images=served.images,
             instances=tuple(RemoteInstance(instance.provider) for instance in served.instances),
             proven=served.proven,
+            largest_batch=served.largest_batch,
             max_queue_size=served.batcher.max_queue_size,
         )
         return VersionSnapshot(entry.version, entry.state, entry.reason, told)
@@ -172,7 +174,9 @@ class Mirror:
             self._on_trial(TakenUp(entry.name, ()))
 
     def _serve(self, version: str, told: ServedSnapshot) -> ServedVersion:
-        batcher = RemoteBatcher(self._requests, told.number, max_queue_size=told.max_queue_size)
+        batcher = RemoteBatcher(
+            self._requests, told.number, max_batch_size=told.largest_batch, max_queue_size=told.max_queue_size
+        )
         config = ModelConfig(pb.ModelConfig.FromString(told.proto), told.inputs, told.outputs, told.labels)
         # The engine counts; what this front counts nobody reads.
         statistics = VersionStatistics()

@@ -44,6 +44,7 @@ def _version(entry: VersionEntry) -> VersionBody:
         execution_provider=served.execution_provider,
         instances=len(served.instances),
         max_batch_size=served.config.max_batch_size,
+        largest_batch=served.largest_batch,
         input_shape=[images.preprocessing.height, images.preprocessing.width, 3]
         if isinstance(images, ImageContract)
         else [],

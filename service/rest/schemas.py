@@ -70,7 +70,8 @@ class VersionBody(BaseModel):
     proven: bool = Field(default=False, description="Whether its golden sample was checked.")
     execution_provider: str = ""
     instances: int = 0
-    max_batch_size: int = 0
+    max_batch_size: int = Field(default=0, description="As the model's configuration has it.")
+    largest_batch: int = Field(default=0, description="Most images in a batch that requests share.")
     input_shape: list[int] = Field(default=[], description="Height, width, channels.")
     labels: list[str] = []
     features: int = Field(default=0, description="Numbers in an embedding; 0: it gives none.")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from loadtests.report.result import Environment, Load, Protocol, Result, Run, percentiles
+from loadtests.targets.readings import Efficiency
 
 ENVIRONMENT = Environment(
     hardware="2 cores, Example 3000",
@@ -33,11 +34,14 @@ STAGE_MS = {"decode": 0.4, "queue": 1.0, "batch_assembly": 0.1, "inference": 3.0
 
 READINGS = {
     "target": "tesla",
+    "hardware": {"device": "Example T1", "driver": "999.1", "power limit": "70 W"},
     "duration_s": 10.0,
     "figures": {"power_w": {"mean": 50.0, "max": 60.0, "t_s": [0.0, 5.0, 10.0], "values": [40.0, 60.0, 50.0]}},
     "energy_j": 500.0,
+    "service_cpu_s": 2.0,
     "notes": ["counted by the GPU"],
 }
+EFFICIENCY = Efficiency(100.0, 50.0, 2.0, 2000.0, None)
 
 
 def made_up_run(
@@ -86,6 +90,7 @@ def made_up_sweep(*, scale: float = 1.0, rounds: int = 3, readings: bool = True)
                     made_up_run(
                         protocol, Load("closed", in_flight), number, p50_ms=p50_ms, images_per_s=rate,
                         stage_ms=stages, batch_sizes=sizes, readings=READINGS if readings else None,
+                        efficiency=EFFICIENCY if readings else None,
                     )
                 )  # fmt: skip
     return made_up_result(*runs)

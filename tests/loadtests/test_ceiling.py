@@ -3,12 +3,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from loadtests import ceiling
 from loadtests.ceiling import main
 from loadtests.ceiling_table import Round, Served, ceiling_table
-from loadtests.h2load import Counts, parse_h2load, require_h2load
+from loadtests.h2load import Counts, Load, parse_h2load, require_h2load
 from loadtests.inprocess import Arrangement
+from loadtests.metrics import parse_metrics
+from loadtests.target import Target
 from tests.repositories import picture, write_model
 
 OUTPUT = """\
@@ -59,6 +63,18 @@ def test_absent_h2load_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SystemExit, match="nghttp2-client"):
         require_h2load()
+
+
+def test_calls_that_failed_are_no_part_of_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered_us = np.arange(0, 2_000_000, 1000)
+    load = Load(Counts(2000, 1), 0, answered_us, answered_us, 0.0)
+    pages = [f'fovea_requests_total{{protocol="grpc",code="OK"}} {count}\n' for count in (7, 507)]
+    metrics = map(parse_metrics, pages)
+    monkeypatch.setattr(ceiling, "time_h2load", lambda *_: load)
+    monkeypatch.setattr(ceiling, "read_metrics", lambda _: next(metrics))
+    found = ceiling._grpc(Target("", "", ""), tmp_path, 2)
+    assert found.images_per_s == pytest.approx(250)
+    assert found.failed == 1501
 
 
 @pytest.mark.system

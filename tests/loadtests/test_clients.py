@@ -22,6 +22,7 @@ from loadtests.clients.tensors import made_up
 from loadtests.clients.tensors_grpc import TensorsGrpc
 from loadtests.clients.tensors_http import TensorsHttp
 from loadtests.images import draw
+from loadtests.refusals import refused
 from tests.repositories import write_model
 from tests.service.launch import RunningService, running
 
@@ -75,6 +76,21 @@ def test_requests_on_a_stream_are_answered_side_by_side(service: RunningService)
         errors = [str(each.exception()) for each in asked if each.exception()]
     assert len(errors) == 49
     assert all(error.startswith("INVALID_ARGUMENT: ") for error in errors)
+
+
+@pytest.mark.parametrize(
+    "connect",
+    [
+        lambda address: ImagesGrpc(address, repeat(IMAGE)),
+        lambda address: ImagesStream(address, repeat(IMAGE)),
+        lambda address: TensorsGrpc(address, "colours"),
+    ],
+)
+def test_a_connection_that_fails_is_no_refusal(connect: Callable[[str], Client]) -> None:
+    with closing(connect(f"127.0.0.1:{lasting_port()}")) as client, pytest.raises(RequestError) as failed:
+        client.send()
+    assert str(failed.value).startswith("connection: failed to connect")
+    assert not refused(str(failed.value))
 
 
 @pytest.mark.system

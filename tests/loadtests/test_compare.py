@@ -134,6 +134,16 @@ def test_another_environment_is_said_at_the_top(tmp_path: Path, capsys: pytest.C
     assert top.count("DIFFERENT") == 3
 
 
+def test_another_target_is_said_at_the_top(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slower = {**READINGS, "hardware": {"device": "Example T1", "power limit": "50 W"}}
+    before, after = rated([100, 101, 102], readings=READINGS), rated([100, 101, 102], readings=slower)
+    main([write(before, tmp_path / "a"), write(after, tmp_path / "b")])
+    top, _ = capsys.readouterr().out.split("| protocol |")
+    assert "DIFFERENT target's power limit: 70 W → 50 W" in top
+    assert "DIFFERENT target's driver: 999.1 → not known" in top
+    assert top.count("DIFFERENT") == 2
+
+
 def test_loads_of_one_result_only_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shared, more = made_up_run(load=Load("closed", 4)), made_up_run("gRPC", Load("closed", 16))
     before, after = made_up_result(shared, more), made_up_result(shared)

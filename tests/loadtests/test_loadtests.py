@@ -15,6 +15,7 @@ from tests.repositories import write_model
 ELSEWHERE = ["--target", "http://127.0.0.1:1", "--grpc", "127.0.0.1:2", "--metrics", "http://127.0.0.1:3/metrics"]
 ANSWERED = Figures(requests=9, failures=0, answered_per_s=90.0, p50_ms=1.0, p95_ms=1.0, p99_ms=1.0)
 SOME_FAILED = replace(ANSWERED, failures=1)
+ONE_REFUSED = replace(ANSWERED, requests=1)
 ALL_FAILED = replace(ANSWERED, failures=9)
 NOTHING = Figures(requests=0, failures=0, answered_per_s=0.0, p50_ms=None, p95_ms=None, p99_ms=None)
 
@@ -32,17 +33,24 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Locust:
     """In the place of locust; it finds what it is told to, for each run in turn or the same for all."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: Figures, stages: dict[str, Figures] | None = None):
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *found: Figures,
+        stages: dict[str, Figures] | None = None,
+        refused: dict[str, Figures] | None = None,
+    ) -> None:
         self.runs: list[tuple[str, str, Load]] = []
         self._found = list(found)
         self._stages = stages or {}
+        self._refused = refused or {}
         monkeypatch.setattr(__main__, "run_locust", self.run)
         monkeypatch.setattr(Target, "served", lambda target: [])
 
     def run(self, kind: UserKind, target: Target, load: Load, folder: Path, name: str) -> Run:
         self.runs.append((name, kind.address(target), load))
         whole = self._found.pop(0) if len(self._found) > 1 else self._found[0]
-        return Run(name, whole, self._stages if load.shape else {})
+        return Run(name, whole, self._stages if load.shape else {}, self._refused)
 
 
 def row(summary: str, name: str) -> list[str]:
@@ -106,11 +114,25 @@ def test_failures_show_in_the_exit_code(
     assert __main__.main(ELSEWHERE) == exit_code
 
 
-@pytest.mark.parametrize(("stage", "exit_code"), [(SOME_FAILED, 0), (ALL_FAILED, 1), (NOTHING, 1)])
-def test_an_overload_may_fail_as_long_as_something_is_answered(
-    results: Path, monkeypatch: pytest.MonkeyPatch, stage: Figures, exit_code: int
+@pytest.mark.parametrize(
+    ("before", "overload", "refused", "exit_code"),
+    [
+        (ANSWERED, SOME_FAILED, {"overload": ONE_REFUSED}, 0),
+        (ANSWERED, SOME_FAILED, {}, 1),
+        (SOME_FAILED, ANSWERED, {"before": ONE_REFUSED}, 1),
+        (ANSWERED, ALL_FAILED, {"overload": ONE_REFUSED}, 1),
+        (ANSWERED, NOTHING, {}, 1),
+    ],
+)
+def test_an_overload_may_be_refused_as_long_as_something_is_answered(
+    results: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: Figures,
+    overload: Figures,
+    refused: dict[str, Figures],
+    exit_code: int,
 ) -> None:
-    Locust(monkeypatch, SOME_FAILED, stages={"overload": stage})
+    Locust(monkeypatch, SOME_FAILED, stages={"before": before, "overload": overload}, refused=refused)
     assert __main__.main([*ELSEWHERE, "--user", "http", "--shape", "overload", "--rate", "10"]) == exit_code
 
 

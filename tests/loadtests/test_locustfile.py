@@ -67,8 +67,12 @@ def test_failures_are_counted_with_the_reason(
 
 
 @pytest.mark.parametrize("rate_per_s", [None, 60.0])
-def test_a_shape_has_figures_for_each_stage(service: RunningService, tmp_path: Path, rate_per_s: float | None) -> None:
+def test_a_shape_has_figures_for_each_stage(
+    service: RunningService, tmp_path: Path, capfd: pytest.CaptureFixture[str], rate_per_s: float | None
+) -> None:
     found = run(service, tmp_path, "http", Load(8, 6, "spike", rate_per_s))
+    begun = [line.strip() for line in capfd.readouterr().out.splitlines() if line.strip() in found.stages]
+    assert begun == list(found.stages)
     assert found.whole.requests == sum(figures.requests for figures in found.stages.values())
     before, spike, after = found.stages.values()
     if rate_per_s:
@@ -116,7 +120,7 @@ def test_an_overload_is_turned_away(
 ) -> None:
     write_model(tmp_path / "models", slow_rounds=20, max_batch_size=1, extra=ONE_INSTANCE)
     monkeypatch.setattr("loadtests.results.RESULTS", tmp_path / "results")
-    with running(tmp_path / "models", max_queue_size=8) as service:
+    with running(tmp_path / "models", max_queue_size=64) as service:
         addresses = ["--target", service.http, "--grpc", service.grpc, "--metrics", service.metrics]
         overload = ["--user", "grpc", "--users", "8", "--shape", "overload", "--duration-s", "9"]
         assert __main__.main([*addresses, *overload]) == 0

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from loadtests.openloop import Outcome
-from loadtests.overload.__main__ import main
+from loadtests.overload.__main__ import main, watched
 from loadtests.overload.conclusion import conclude
 from loadtests.report.result import Overload, read_result
 from loadtests.shapes import Stage
@@ -88,6 +90,25 @@ def test_nothing_is_said_of_nothing() -> None:
     found = conclude("HTTP", STAGES, [Outcome(1.0, 0.0, 1.0, "ConnectionError: gone")], peak_per_s=40.0)
     assert (found.normal_ms, found.back_after_s, found.goodput_per_s) == (None, None, 0.0)
     assert "none accepted; none refused" in found.reason
+
+
+async def test_each_stage_is_told_as_it_begins_and_has_its_own_share_of_computing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stages = [Stage("before", 0.05, 1, 10.0), Stage("overload", 0.5, 1, 200.0), Stage("after", 0.05, 1, 10.0)]
+    watch = asyncio.create_task(watched(stages))
+    await asyncio.sleep(0)
+    assert capsys.readouterr().out == "before: 0.05 s of 10 requests/s\n"
+    told = ""
+    while not told:
+        await asyncio.sleep(0.01)
+        told = capsys.readouterr().out
+    assert told == "overload: 0.5 s of 200 requests/s\n"
+    start = time.thread_time()
+    while time.thread_time() < start + 0.2:
+        pass
+    before, during, after = await watch
+    assert during > max(before, after)
 
 
 @pytest.fixture

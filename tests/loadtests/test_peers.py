@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.inprocess import Arrangement
+from loadtests.peers import __main__ as command
 from loadtests.peers.__main__ import PEERS, main
 from loadtests.peers.environment import pinned_version
 from loadtests.peers.figures import Figures
@@ -100,6 +102,21 @@ def test_the_page() -> None:
         "- LitServe, HTTP, tiny, every round: no environment: no such version",
     ):
         assert line in lines, line
+
+
+@pytest.mark.parametrize(("peer", "exit_code"), [("Fovea", 1), ("Fovea native", 1), ("Fovea fronts", 1), ("Triton", 0)])
+@pytest.mark.parametrize("measured_at_all", [True, False])
+def test_a_failure_of_any_of_our_servers_shows_in_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: str, exit_code: int, measured_at_all: bool
+) -> None:
+    lost = NotMeasured(Subject("tiny", 1, peer, "gRPC"), "it ended")
+    outcome = replace(measured(1, peer, 64, 100.0, "gRPC"), failed=1) if measured_at_all else lost
+    for name, found in (
+        ("require_h2load", None), ("opened_model", nullcontext()), ("new_results_folder", tmp_path),
+        ("describe", {}), ("describe_peer", ""), ("measure", [*OUTCOMES[:2], outcome]),
+    ):  # fmt: skip
+        monkeypatch.setattr(command, name, lambda *_, found=found, **__: found)
+    assert main(["--peers", peer.lower().replace(" ", "-")]) == exit_code
 
 
 def test_the_json_holds_everything(tmp_path: Path) -> None:

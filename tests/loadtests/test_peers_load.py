@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from loadtests.h2load import Counts, Load, connections, grpc_frame, parse_body_bytes, parse_h2load, parse_log
+from loadtests.peers import load
+from loadtests.peers.protocol import OIP_GRPC, Request
+from loadtests.peers.result import Measurement, Subject
 
 OUTPUT = """\
 finished in 2.00s, 1201.50 req/s, 149.01KB/s
@@ -59,3 +64,22 @@ def test_connections_have_one_request_each() -> None:
 
 def test_a_frame_is_a_flag_the_length_and_the_message() -> None:
     assert grpc_frame(b"abc") == b"\0\0\0\0\3abc"
+
+
+def measured_over_grpc(answers: int, monkeypatch: pytest.MonkeyPatch) -> Measurement:
+    """100 calls, of which so many were answered."""
+    times_us = np.full(100, 2000)
+    found = Load(Counts(100, 0), answers * len(grpc_frame(b"answer")), times_us, times_us, 0.0)
+    monkeypatch.setattr(load, "time_h2load", lambda *_: found)
+    monkeypatch.setattr(load, "warm_up", lambda *_: None)
+    monkeypatch.setattr(load, "ask", lambda *_: b"answer")
+    server: Any = SimpleNamespace(cpu_s=lambda: 0.0)
+    subject = Subject("tiny", 1, "Fovea", "gRPC")
+    return load.measure_load(subject, server, OIP_GRPC, 1, Request("/", {}, b"request"), 1, 2.0)
+
+
+def test_where_calls_failed_no_latency_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured_over_grpc(60, monkeypatch)
+    assert (found.requests_per_s, found.failed, found.p50_ms, found.p99_ms) == (30.0, 40, None, None)
+    found = measured_over_grpc(100, monkeypatch)
+    assert (found.requests_per_s, found.failed, found.p50_ms, found.p99_ms) == (50.0, 0, 2.0, 2.0)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from loadtests.report.markdown import to_markdown
 from loadtests.report.result import Load
-from tests.loadtests.made_up import READINGS, made_up_result, made_up_run
+from loadtests.targets.readings import Efficiency
+from tests.loadtests.made_up import EFFICIENCY, READINGS, made_up_result, made_up_run
 
 
 def row(text: str, title: str) -> list[str]:
@@ -29,9 +30,26 @@ def test_rows_have_medians_and_ranges() -> None:
 
 
 def test_energy_is_for_each_answered_image() -> None:
-    text = to_markdown(made_up_result(made_up_run(readings=READINGS, failures=200, errors={"503: full": 200})))
-    assert row(text, "Energy") == ["HTTP", "4 in flight", "50.0", "50.0 – 50.0", "0.625", "0.625 – 0.625"]
+    run = made_up_run(readings=READINGS, efficiency=EFFICIENCY, failures=200, errors={"503: full": 200})
+    text = to_markdown(made_up_result(run))
+    found = row(text, "Energy and processor time")
+    assert found[:6] == ["HTTP", "4 in flight", "50.0", "50.0 – 50.0", "0.625", "0.625 – 0.625"]
+    assert found[6:] == ["2.00", "2,000", "2,000 – 2,000"]
     assert "- Power and energy: counted by the GPU" in text
+
+
+def test_the_target_is_among_the_facts() -> None:
+    text = to_markdown(made_up_result(made_up_run(readings=READINGS)))
+    assert "- Target: device Example T1, driver 999.1, power limit 70 W" in text
+    text = to_markdown(made_up_result(made_up_run(readings={"hardware": {"machine": "2 cores; load average 1.0"}})))
+    assert "- Target:" not in text
+    assert "nvidia-smi found no GPU" in text
+
+
+def test_processor_time_alone_makes_a_row() -> None:
+    efficiency = Efficiency(100.0, None, None, 2000.0, "the energy is not known")
+    text = to_markdown(made_up_result(made_up_run(efficiency=efficiency)))
+    assert row(text, "Energy and processor time")[2:] == [*["–"] * 5, "2,000", "2,000 – 2,000"]
 
 
 def test_failures_are_listed() -> None:

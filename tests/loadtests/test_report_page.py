@@ -59,7 +59,7 @@ def test_each_plot_is_there_for_each_protocol(text: str) -> None:
     ]  # fmt: skip
     assert page.headings[5:] == [
         "Latency and throughput", "Where the time went, mean ms of a request", "Batch sizes, share of the batches",
-        "Energy", "Environment",
+        "Energy and processor time", "Environment",
     ]  # fmt: skip
     assert page.count("svg") == 10
     assert page.count("figure") == 10

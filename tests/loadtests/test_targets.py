@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,7 +98,7 @@ def test_integration_is_by_trapezoids_from_the_start_to_the_end() -> None:
 def test_hardware_that_stops_telling_has_no_energy_and_says_why() -> None:
     readings = measured(Scripted({"power_w": 40.0, "energy_j": 1.0}, {"power_w": 60.0, "energy_j": 9.0}, "it burnt"))
     assert readings.energy_j is None
-    assert readings.figures["power_w"].mean == 50.0
+    assert readings.figures["power_w"].values == (40.0, 60.0)
     assert {"as written", "it burnt"} < set(readings.notes)
 
 
@@ -136,33 +138,52 @@ def readings(energy_j: float | None, service_cpu_s: float | None) -> Readings:
     return Readings("cpu", {}, 10.0, {"power_w": Series((0.0, 10.0), (40.0, 60.0))}, energy_j, service_cpu_s, ())
 
 
+def test_a_short_interval_counts_for_little() -> None:
+    assert Series((4.0, 8.0, 8.1), (50.0, 50.0, 131.0)).mean == pytest.approx(51.0)
+    assert Series((2.0,), (50.0,)).mean == 50.0
+
+
+def test_the_mean_power_is_the_energy_over_its_time() -> None:
+    assert readings(energy_j=400.0, service_cpu_s=None).mean_w == 40.0
+    assert readings(energy_j=None, service_cpu_s=None).mean_w == 60.0
+    assert Readings("cpu", {}, 10.0, {}, None, None, ()).mean_w is None
+
+
 def test_efficiency() -> None:
     found = efficiency(5000, readings(energy_j=400.0, service_cpu_s=15.0))
-    assert (found.images_per_s, found.images_per_j, found.images_per_s_per_w) == (500.0, 12.5, 10.0)
+    assert (found.images_per_s, found.mean_w, found.images_per_j) == (500.0, 40.0, 12.5)
     assert found.service_cpu_us_per_image == 3000.0
     assert found.reason is None
 
 
 def test_efficiency_says_what_is_not_known() -> None:
     found = efficiency(5000, readings(None, None))
-    assert (found.images_per_j, found.images_per_s_per_w, found.service_cpu_us_per_image) == (None, None, None)
+    assert (found.images_per_j, found.service_cpu_us_per_image) == (None, None)
     assert found.images_per_s == 500.0
     assert found.reason == "the energy is not known; the service's processor time is not known"
     assert efficiency(0, readings(400.0, 15.0)).reason == "no image was answered"
 
 
+BUSY = """
+import time
+held = b"x" * 100_000_000
+while time.process_time() < 0.2:
+    pass
+print(flush=True)
+time.sleep(60)
+"""
+
+
 def test_processor_time_and_memory_of_a_process_and_its_children() -> None:
-    with process("sleep 60 & echo; wait") as shell:
-        tree, alone = ProcessTree(shell.pid), ProcessTree(os.getpid())
+    with process(f"{shlex.quote(sys.executable)} -c {shlex.quote(BUSY)} & wait") as shell:
+        tree = ProcessTree(shell.pid)
         tree.start()
-        alone.start()
-        both_bytes = tree.sample()["service_memory_bytes"]
-        before = alone.sample()
-        while alone.sample()["service_cpu_s"] == before["service_cpu_s"]:
-            sum(range(100_000))
-        subprocess.run(["kill", *map(str, [child.pid for child in psutil.Process(shell.pid).children()])], check=True)
+        (child,) = psutil.Process(shell.pid).children()
+        found = tree.sample()
+        assert found["service_memory_bytes"] >= 100_000_000 + psutil.Process(shell.pid).memory_info().rss
+        assert found["service_cpu_s"] >= 0.15  # Counted in hundredths of a second, of user and system each.
+        child.kill()
         shell.wait()
-        assert both_bytes > 0
         with pytest.raises(SamplingError, match=f"process {shell.pid}"):
             tree.sample()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -19,12 +20,25 @@ def zone(powercap: Path, folder: str, name: str, energy_uj: int) -> Path:
     return powercap / folder / "energy_uj"
 
 
-def test_the_cores_utilisation_is_a_percentage(tmp_path: Path) -> None:
+class Times(NamedTuple):
+    """Of the cores, as psutil tells them; the guest's are among the user's."""
+
+    user: float
+    idle: float
+    iowait: float
+    guest: float
+
+
+def test_the_cores_utilisation_is_the_busy_share_since_the_sample_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([Times(10, 50, 0, 5), Times(10, 50, 0, 5), Times(13, 50.5, 0.5, 8), Times(13, 51.5, 0.5, 8)])
+    monkeypatch.setattr("psutil.cpu_times", lambda: next(told))
     cpu = Cpu(powercap=tmp_path)
     cpu.start()
-    while "cpu_utilisation_percent" not in (figures := cpu.sample()):
-        pass  # The kernel counts in hundredths of a second.
-    assert 0 <= figures["cpu_utilisation_percent"] <= 100
+    assert cpu.sample() == {}  # The kernel counts in hundredths of a second.
+    assert cpu.sample() == {"cpu_utilisation_percent": 75.0}
+    assert cpu.sample() == {"cpu_utilisation_percent": 0.0}
     assert "cores" in cpu.facts["machine"]
 
 

@@ -8,7 +8,7 @@ from threading import Event, Semaphore
 import pytest
 
 from service.batching import BatchOutput, BatchRecord, Completed, DynamicBatcher
-from service.errors import DeadlineExceededError, FoveaError, InferenceError, UnavailableError
+from service.errors import DeadlineExceededError, FoveaError, InferenceError, QueueFullError, UnavailableError
 
 SOON_S = 10.0
 """For what must happen: never waited for in full."""
@@ -229,6 +229,42 @@ async def test_abandoned_items_do_not_fill_the_queue(bench: Bench) -> None:
     assert await instance.batch() == [3, 4]
     instance.finish()
     assert await results(callers) == [0, 6, 8]
+
+
+async def test_refusals_go_through_the_queue_only_where_somebody_has_left_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = Instance()
+    batcher = bench.batcher(instance, max_queue_size=2)
+    callers = call(batcher, 0)
+    await instance.batch()
+    callers += call(batcher, 1)
+    (leaving,) = call(batcher, 2)
+    await settle()
+    drop, times = batcher._drop_abandoned, 0
+
+    def counted() -> None:
+        nonlocal times
+        times += 1
+        drop()
+
+    monkeypatch.setattr(batcher, "_drop_abandoned", counted)
+
+    def refused_thrice() -> None:
+        for _ in range(3):
+            with pytest.raises(QueueFullError):
+                batcher.require_room()
+
+    refused_thrice()
+    assert times == 0
+    leaving.cancel()
+    await settle()
+    callers += call(batcher, 3)
+    await settle()
+    refused_thrice()
+    assert times == 1
+    instance.finish(2)
+    assert await results(callers) == [0, 2, 6]
 
 
 async def test_a_cancelled_caller_costs_no_inference(bench: Bench) -> None:

@@ -25,7 +25,6 @@ from service.errors import (
     NotFoundError,
     QueueFullError,
     TooLargeError,
-    UnavailableError,
 )
 from service.images import ImageLimits
 from service.repository import Repository
@@ -157,7 +156,7 @@ async def test_too_many_images_waiting_to_be_decoded_are_refused(classifier: Cla
     large = encode(scene(500, 400), "PNG")
     requests = [classifier.classify([large], deadline=soon()) for _ in range(30)]
     outcomes = await asyncio.gather(*requests, return_exceptions=True)
-    refused = [outcome for outcome in outcomes if isinstance(outcome, UnavailableError)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, QueueFullError)]
     assert len(refused) == 26
     assert "4 images are waiting to be decoded" in str(refused[0])
     assert isinstance((await classifier.classify([large], deadline=soon())).results[0], Result)

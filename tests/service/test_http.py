@@ -425,6 +425,7 @@ def test_models(http: httpx.Client) -> None:
         "execution_provider": "CPUExecutionProvider",
         "instances": version["instances"],
         "max_batch_size": 8,
+        "largest_batch": 8,
         "input_shape": [8, 8, 3],
         "labels": list(LABELS),
         "features": 0,

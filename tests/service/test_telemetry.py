@@ -124,3 +124,25 @@ def test_what_a_full_queue_refuses_is_logged_once_a_second(
     said = "grpc request failed: UNAVAILABLE no room"
     assert caplog.messages == [said, f"{said}, and 2 more before", f"{said}, and 1 more before"]
     assert value(telemetry, "fovea_requests_rejected_total", protocol="grpc") == 6
+
+
+def test_one_models_full_queue_does_not_hide_anothers(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telemetry = Telemetry(Tracing(None))
+
+    def refuse(protocol: str, model: str) -> None:
+        with telemetry.request(protocol) as record:
+            record.model = model
+            raise QueueFullError(f"no room for {model}")
+
+    monkeypatch.setattr(time, "perf_counter", lambda: 10.0)
+    with caplog.at_level(logging.INFO, "fovea"):
+        for protocol, model in (("grpc", "a"), ("grpc", "a"), ("grpc", "b"), ("http", "a"), ("http", "a")):
+            with pytest.raises(QueueFullError):
+                refuse(protocol, model)
+    assert caplog.messages == [
+        "grpc request failed: UNAVAILABLE no room for a",
+        "grpc request failed: UNAVAILABLE no room for b",
+        "http request failed: 503 no room for a",
+    ]

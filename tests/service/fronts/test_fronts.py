@@ -18,6 +18,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
 
+from service.backends.onnx_runtime import ROWS_AT_ONCE
 from tests.repositories import picture, write_model
 from tests.service.launch import RunningService, run_to_end, running, until
 
@@ -131,10 +132,10 @@ def test_every_front_knows_of_a_load_and_an_unload_at_once(fronts: RunningServic
     client = tritonclient.grpc.InferenceServerClient(fronts.grpc)
     client.unload_model("other")
     assert not ready() & {200}
-    client.load_model("other", config=json.dumps({"max_batch_size": 2, "dynamic_batching": {}}))
+    client.load_model("other", config=json.dumps({"max_batch_size": 64, "dynamic_batching": {}}))
     assert ready() == {200}
-    sizes = {httpx.get(f"{fronts.http}/v2/models/other/config").json()["max_batch_size"] for _ in range(CONNECTIONS)}
-    assert sizes == {2}
+    shown = [httpx.get(f"{fronts.http}/v1/models/other").json()["versions"][0] for _ in range(CONNECTIONS)]
+    assert {(version["max_batch_size"], version["largest_batch"]) for version in shown} == {(64, ROWS_AT_ONCE)}
     client.close()
 
 

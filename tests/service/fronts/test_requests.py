@@ -83,7 +83,7 @@ async def both_ends(*, max_batch_size: int = 8) -> AsyncIterator[Ends]:
     await loop.create_unix_connection(lambda: remote.link, sock=here)
     await loop.create_unix_connection(lambda: requests.link, sock=there)
     requests.offer(NUMBER, served)
-    front = RemoteBatcher(remote, NUMBER, max_queue_size=MAX_QUEUE_SIZE)
+    front = RemoteBatcher(remote, NUMBER, max_batch_size=max_batch_size, max_queue_size=MAX_QUEUE_SIZE)
     try:
         yield Ends(front, served, gate, seen, remote.link, requests.link, arena, requests, began)
     finally:

@@ -21,6 +21,9 @@ from loadtests.report.result import PERCENTILES, Moment, Overload, Run, Search
 INK, FAINT, PAPER = "#0a0b0c", "#8d8e8f", "#f7f8f9"
 """Stand for the page's colours, which Matplotlib cannot name."""
 
+SHORTEST_MS = 0.01
+"""That a logarithmic axis begins with."""
+
 PAGE_COLOURS = {INK: "var(--ink)", FAINT: "var(--faint)", PAPER: "var(--paper)"}
 
 # Okabe and Ito, Color Universal Design: told apart by colour-blind people too, here without yellow and black.
@@ -190,8 +193,9 @@ def power_w(run: Run) -> tuple[list[float], list[float]] | None:
 
 
 def limits_ms(times_ms: Sequence[float]) -> tuple[float, float]:
-    """Of a logarithmic axis with all these times on it."""
-    return min(times_ms) / 1.3, max(times_ms) * 1.6
+    """Of a logarithmic axis with all these times on it. A loop's clock counts milliseconds, so that an answer may seem to
+    have taken no time, or less."""
+    return max(SHORTEST_MS, min(times_ms)) / 1.3, max(SHORTEST_MS, *times_ms) * 1.6
 
 
 def as_svg(name: str, label: str, draw: Callable[[Axes], None]) -> str:

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from loadtests.report import plots
 from loadtests.report.page import render
 from loadtests.report.result import RESULT, Load, Result, Search
 from tests.loadtests.made_up import made_up_result, made_up_run, made_up_sweep
@@ -132,3 +133,14 @@ def test_a_search_shows_its_probes() -> None:
     assert "160 requests per second are held" in text
     assert "by trying" in text
     assert "p99 latency, ms" in text
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "limits_ms"), [([2.0, 5.0], (2 / 1.3, 8.0)), ([-0.4, 0.0, 5.0], (0.01 / 1.3, 8.0)), ([0.0], None)]
+)
+def test_a_latency_of_no_time_has_a_place_on_the_axis(
+    times_ms: list[float], limits_ms: tuple[float, float] | None
+) -> None:
+    low, high = plots.limits_ms(times_ms)
+    assert 0 < low < high
+    assert limits_ms is None or (low, high) == pytest.approx(limits_ms)

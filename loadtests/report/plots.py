@@ -193,8 +193,8 @@ def power_w(run: Run) -> tuple[list[float], list[float]] | None:
 
 
 def limits_ms(times_ms: Sequence[float]) -> tuple[float, float]:
-    """Of a logarithmic axis with all these times on it. A loop's clock counts milliseconds, so that an answer may seem to
-    have taken no time, or less."""
+    """Of a logarithmic axis with all these times on it. By a clock that counts milliseconds, an answer may seem to have
+    taken no time, or less."""
     return max(SHORTEST_MS, min(times_ms)) / 1.3, max(SHORTEST_MS, *times_ms) * 1.6
 
 

@@ -117,7 +117,7 @@ def train(
         muon_lr=recipe.muon_lr,
         momentum=recipe.momentum,
         l2=recipe.l2,
-        batch_size=recipe.batch_size,
+        batch_size=batch_size,
     )
     loss_of, schedule = LOSSES[recipe.loss], SCHEDULES[recipe.schedule]
     # Where the processor multiplies in bfloat16; elsewhere it would be emulated, slowly.
@@ -217,12 +217,11 @@ def train(
             epoch_seconds = time.perf_counter() - epoch_start
             seconds += epoch_seconds
             if step == total_steps and recipe.averaged_epochs:
-                # The averaged weights have statistics of their own, which no step has seen.
-                sample = torch.randperm(len(images), generator=_generator(recipe.seed, "statistics"))[:10_000]
-                batches = (
-                    preprocess(images[sample[at : at + batch_size].to(device)])
-                    for at in range(0, len(sample), batch_size)
-                )
+                # The averaged weights have statistics of their own, which no step has seen. Every batch counts the
+                # same for them, and a single image may have no variance: whole batches alone.
+                whole = max(1, min(len(images), 10_000) // batch_size) * batch_size
+                sample = torch.randperm(len(images), generator=_generator(recipe.seed, "statistics"))[:whole]
+                batches = (preprocess(images[batch.to(device)]) for batch in torch.split(sample, batch_size))
                 update_bn(batches, average.module)
                 net.load_state_dict(average.module.state_dict())
             if log and step == last_step:

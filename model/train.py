@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
+from model.batches import images_at_once
 from model.data import Dataset, augment, cutmix
 from model.evaluate import accuracy, predict
 from model.losses import LOSSES, l1_penalty
@@ -46,8 +47,6 @@ AVERAGED_LR = 0.25
 
 PIXELS = ([0.0] * 3, [1 / 255] * 3)
 """Mean and standard deviation, on the scale 0 to 1, that leave pixels the whole numbers from 0 to 255."""
-
-FEATURES_BATCH_SIZE = 250
 
 
 def train(
@@ -109,7 +108,7 @@ def train(
     resumed = (folder / "checkpoint.pt").is_file()
     if isinstance(net, FastCNN | OnFeatures) and not resumed:
         sample = torch.randperm(len(images), generator=_generator(recipe.seed, "whitening"))[:5000]
-        net.prepare(preprocess(images[sample.to(device)]))
+        net.prepare(images[sample.to(device)], preprocess)
     optimizers = optimizers_for(
         net,
         recipe.optimizer,
@@ -308,8 +307,9 @@ def has_bfloat16() -> bool:
 def _features(net: OnFeatures, preprocess: Preprocess, images: Tensor) -> Tensor:
     """What the linear layer gets of each of the images, (N, D) float32."""
     found = torch.empty(len(images), net.head.in_features, device=images.device)
-    for at in tqdm(range(0, len(images), FEATURES_BATCH_SIZE), desc="features", unit="batches"):
-        batch = slice(at, at + FEATURES_BATCH_SIZE)
+    at_once = images_at_once(*images.shape[1:3])
+    for at in tqdm(range(0, len(images), at_once), desc="features", unit="batches"):
+        batch = slice(at, at + at_once)
         found[batch] = net.describe(preprocess(images[batch]))
     return found
 

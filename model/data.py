@@ -228,7 +228,8 @@ def augment(images: Tensor, flip: Tensor, *, shift: int, cutout: int, generator:
     Args:
         images: (N, H, W, C) uint8.
         flip: (N,) bool, which images to mirror.
-        shift: largest shift in pixels, either way on either axis; the border is reflected.
+        shift: largest shift in pixels, either way on either axis, of small images one less than their side; the border
+            is reflected.
         cutout: side in pixels of a grey square at a random place (DeVries & Taylor 2017); 0 for none.
         generator: a CPU generator, so that a seed gives the same batch on every device.
 
@@ -243,6 +244,8 @@ def augment(images: Tensor, flip: Tensor, *, shift: int, cutout: int, generator:
 
     images = torch.where(flip.to(device)[:, None, None, None], images.flip(2), images)
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    # Reflected, an image has no more on either side.
+    shift = min(shift, height - 1, width - 1)
     if shift:
         offset_y, offset_x = draw(-shift, shift + 1)
         y = _reflect(rows + offset_y, height)

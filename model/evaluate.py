@@ -11,6 +11,7 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
+from model.batches import images_at_once
 from model.images import Pixels
 
 Logits = npt.NDArray[np.float32]
@@ -37,20 +38,24 @@ class Report:
 
 @torch.no_grad()
 def predict(
-    net: nn.Module, preprocess: nn.Module, images: Pixels, device: torch.device, batch_size: int = 500
+    net: nn.Module, preprocess: nn.Module, images: Pixels, device: torch.device, batch_size: int | None = None
 ) -> Logits:
-    """Logits (N, K) float32 of uint8 images (N, H, W, 3)."""
+    """Logits (N, K) float32 of uint8 images (N, H, W, 3), by default in batches that memory is enough for."""
     net.eval()
-    batches = [torch.from_numpy(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
+    batches = [torch.from_numpy(batch) for batch in _batches(images, batch_size)]
     return torch.cat([net(preprocess(batch.to(device))).float().cpu() for batch in batches]).numpy()
 
 
-def predict_onnx(model: Path | bytes, images: Pixels, batch_size: int = 500) -> Logits:
+def predict_onnx(model: Path | bytes, images: Pixels, batch_size: int | None = None) -> Logits:
     """The same from an exported file (or its content), through ONNX Runtime on the CPU."""
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
-    return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])
+    return np.concatenate([session.run(None, {name: batch})[0] for batch in _batches(images, batch_size)])
+
+
+def _batches(images: Pixels, batch_size: int | None) -> list[Pixels]:
+    size = batch_size or images_at_once(*images.shape[1:3])
+    return [images[at : at + size] for at in range(0, len(images), size)]
 
 
 def accuracy(logits: Logits, labels: Labels) -> float:

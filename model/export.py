@@ -86,7 +86,7 @@ def export(
         penultimate = Penultimate(run.net)
         run, signature = replace(run, net=penultimate), Signature((), run.image_size, penultimate.size)
     version = next_version(repository, name, signature)
-    photo_bytes = draw_photo(run.image_size) if photo is None else _read_jpeg(photo)
+    photo_bytes = draw_photo(run.image_size) if photo is None else _read_jpeg(photo, run.image_size)
     pixels = read_pixels(io.BytesIO(photo_bytes), run.image_size)
 
     model = to_onnx(run, signature.output)
@@ -155,19 +155,20 @@ def parity(run: Run, model: bytes, pixels: Pixels) -> dict[int, float]:
         batch[0] = pixels
         # Of one colour, where a division by zero would show.
         batch[1:2] = 128
-        expected = predict(run.net, run.preprocess, batch, torch.device("cpu"))
-        found = predict_onnx(model, batch)
+        expected = predict(run.net, run.preprocess, batch, torch.device("cpu"), batch_size)
+        found = predict_onnx(model, batch, batch_size)
         if found.shape != expected.shape:
             raise ExportError(f"the exported model returns {found.shape}, PyTorch {expected.shape}")
         errors[batch_size] = float(np.abs(found - expected).max() / np.abs(expected).max())
     return errors
 
 
-def _read_jpeg(path: Path) -> bytes:
+def _read_jpeg(path: Path, size: int) -> bytes:
     try:
-        with Image.open(path, formats=["JPEG"]) as image:
-            image.load()
-        return path.read_bytes()
+        content = path.read_bytes()
+        Image.open(io.BytesIO(content), formats=["JPEG"])
+        read_pixels(io.BytesIO(content), size)
+        return content
     except (OSError, ValueError, SyntaxError) as error:
         raise ExportError(f"{path}: the golden sample must be a readable JPEG: {error}") from error
 

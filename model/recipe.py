@@ -101,6 +101,11 @@ def with_optimizer(recipe: Recipe, optimizer: str) -> Recipe:
     return replace(recipe, optimizer=optimizer, **USUAL[optimizer])
 
 
+def with_loss(recipe: Recipe, loss: str) -> Recipe:
+    """The recipe with another loss; smoothed labels are for `softmax` alone."""
+    return replace(recipe, loss=loss, label_smoothing=recipe.label_smoothing if loss == "softmax" else 0.0)
+
+
 USUAL: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.05, "muon_lr": None, "momentum": 0.0, "l2": 5e-4},
     "momentum": {"lr": 0.01, "muon_lr": None, "momentum": 0.9, "l2": 5e-4},

@@ -23,8 +23,8 @@ from model.export import export, to_onnx
 from model.nets import build
 from model.nets.arithmetic import NetError
 from model.nets.preprocess import Preprocess
-from model.recipe import fitted, recipe_for
-from model.run import Run
+from model.recipe import fitted, recipe_for, with_loss
+from model.run import Run, RunError
 from model.speed import images_per_s, one_thread
 from model.summary import summarise
 from model.train import train
@@ -41,8 +41,10 @@ class Row:
     """What fits into a line about a network.
 
     Attributes:
-        name: a network's, or a specification.
-        image_size: height and width in pixels of what the other figures are for.
+        name: a network's, or a specification; behind a `+` the loss, if it is not the recipe's.
+        data, classes: what the table is about; the data as it was given.
+        asked_image_size: height and width in pixels that the data was loaded at.
+        image_size: the same of what the other figures are for.
         epochs: trained; 0 for random weights.
         accuracy: of the exported file on the test split; None where it was not trained.
         mflops: million multiply-adds an image, as `summary` counts them.
@@ -52,6 +54,9 @@ class Row:
     """
 
     name: str
+    data: str
+    classes: list[str]
+    asked_image_size: int
     image_size: int
     epochs: int
     accuracy: float | None
@@ -77,9 +82,10 @@ def make_row(
     """Train (or go on training), export and measure one network.
 
     Args:
+        name: see `Row`.
         epochs: instead of the recipe's; 0 not to train it.
-        repository: receives the trained network as the model `name`.
-        runs: receives the run as the folder `name`.
+        repository: receives the trained network as a model, by its `folder_name`.
+        runs: receives the run as a folder, likewise.
         origin: how the table was asked for (command, data), kept in `run.json` and the model card.
 
     Raises:
@@ -88,12 +94,15 @@ def make_row(
         ExportError: the exported file disagrees with PyTorch.
         NetError: the network takes images neither of this size nor of 224x224.
     """
-    image_size = dataset.images.shape[1]
+    asked_image_size = image_size = dataset.images.shape[1]
     classes = len(dataset.classes)
+    net, loss = _parts(name)
     epochs = planned_epochs(name, epochs, image_size)
     trained = epochs > 0
     if trained:
-        recipe = fitted(recipe_for(name), len(dataset))
+        recipe = fitted(recipe_for(net), len(dataset))
+        if loss:
+            recipe = with_loss(recipe, loss)
         if epochs != recipe.epochs + recipe.averaged_epochs:
             recipe = replace(recipe, epochs=epochs, averaged_epochs=0)
         run = train(dataset, None, recipe, runs / folder_name(name), device=device, origin=origin)
@@ -104,17 +113,20 @@ def make_row(
         accuracy = done.tested.accuracy if done.tested else None
         minutes = round(run.info["results"]["seconds"] / 60, 1)
     else:
-        image_size = image_size if _takes(name, image_size) else LARGE_IMAGE_SIZE
-        model, accuracy, minutes = _of_random_weights(name, classes, image_size), None, None
+        image_size = image_size if _takes(net, image_size) else LARGE_IMAGE_SIZE
+        model, accuracy, minutes = _of_random_weights(net, classes, image_size), None, None
 
     session = one_thread(model)
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, image_size, image_size, 3), np.uint8)
     alone, together = (
         median(images_per_s(session, batch) for _ in range(SPEED_ROUNDS)) for batch in (pixels[:1], pixels)
     )
-    cost = summarise([name], classes, (3, image_size, image_size))
+    cost = summarise([net], classes, (3, image_size, image_size))
     return Row(
         name=name,
+        data=origin["data"],
+        classes=list(dataset.classes),
+        asked_image_size=asked_image_size,
         image_size=image_size,
         epochs=epochs,
         accuracy=accuracy,
@@ -129,20 +141,37 @@ def make_row(
 
 def planned_epochs(name: str, epochs: int | None, image_size: int) -> int:
     """How many a row is trained for: those asked for or the recipe's; 0 where the network takes no such images."""
-    if not _takes(name, image_size):
+    net, _ = _parts(name)
+    if not _takes(net, image_size):
         return 0
-    recipe = recipe_for(name)
+    recipe = recipe_for(net)
     return recipe.epochs + recipe.averaged_epochs if epochs is None else epochs
 
 
 def folder_name(name: str) -> str:
-    """A network's own name, or a specification's as one that a folder and a model may have."""
+    """A row's name as one that a folder and a model may have: `linear`, `linear_svm`, `conv_N_1_…`."""
     return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in name)
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows of a table that was begun; none where there is no file."""
-    return [Row(**record) for record in json.loads(file.read_text())] if file.is_file() else []
+    """The rows of a table that was begun, those from before rows told their data left out; none without a file."""
+    records = json.loads(file.read_text()) if file.is_file() else []
+    return [Row(**record) for record in records if "data" in record]
+
+
+def check_data(rows: Sequence[Row], data: str, dataset: Dataset) -> None:
+    """Whether a table that was begun is of this data, which it was loaded from as `data` says.
+
+    Raises:
+        RunError: it is of other data, or of the same at another size.
+    """
+    side = dataset.images.shape[1]
+    for row in rows:
+        if (row.data, row.classes, row.asked_image_size) != (data, list(dataset.classes), side):
+            raise RunError(
+                f"the table there is of {len(row.classes)} classes of {row.data} at {row.asked_image_size} pixels, not "
+                f"of {len(dataset.classes)} of {data} at {side}: give another --runs, and another --repository"
+            )
 
 
 def write_rows(file: Path, rows: Sequence[Row]) -> None:
@@ -174,10 +203,16 @@ def as_markdown(rows: Sequence[Row]) -> str:
     )
 
 
-def _takes(name: str, image_size: int) -> bool:
+def _parts(name: str) -> tuple[str, str]:
+    """Network and loss of a row; the loss is empty where it is the recipe's."""
+    net, _, loss = name.partition("+")
+    return net, loss
+
+
+def _takes(net: str, image_size: int) -> bool:
     try:
         with torch.device("meta"):
-            build(name, 2, (3, image_size, image_size))
+            build(net, 2, (3, image_size, image_size))
     except NetError:
         return False
     return True

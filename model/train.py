@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
+from model.batches import images_at_once
 from model.data import Dataset, augment, cutmix
 from model.evaluate import accuracy, predict
 from model.losses import LOSSES, l1_penalty
@@ -46,8 +47,6 @@ AVERAGED_LR = 0.25
 
 PIXELS = ([0.0] * 3, [1 / 255] * 3)
 """Mean and standard deviation, on the scale 0 to 1, that leave pixels the whole numbers from 0 to 255."""
-
-FEATURES_BATCH_SIZE = 250
 
 
 def train(
@@ -109,7 +108,7 @@ def train(
     resumed = (folder / "checkpoint.pt").is_file()
     if isinstance(net, FastCNN | OnFeatures) and not resumed:
         sample = torch.randperm(len(images), generator=_generator(recipe.seed, "whitening"))[:5000]
-        net.prepare(preprocess(images[sample.to(device)]))
+        net.prepare(images[sample.to(device)], preprocess)
     optimizers = optimizers_for(
         net,
         recipe.optimizer,
@@ -117,7 +116,7 @@ def train(
         muon_lr=recipe.muon_lr,
         momentum=recipe.momentum,
         l2=recipe.l2,
-        batch_size=recipe.batch_size,
+        batch_size=batch_size,
     )
     loss_of, schedule = LOSSES[recipe.loss], SCHEDULES[recipe.schedule]
     # Where the processor multiplies in bfloat16; elsewhere it would be emulated, slowly.
@@ -217,12 +216,11 @@ def train(
             epoch_seconds = time.perf_counter() - epoch_start
             seconds += epoch_seconds
             if step == total_steps and recipe.averaged_epochs:
-                # The averaged weights have statistics of their own, which no step has seen.
-                sample = torch.randperm(len(images), generator=_generator(recipe.seed, "statistics"))[:10_000]
-                batches = (
-                    preprocess(images[sample[at : at + batch_size].to(device)])
-                    for at in range(0, len(sample), batch_size)
-                )
+                # The averaged weights have statistics of their own, which no step has seen. Every batch counts the
+                # same for them, and a single image may have no variance: whole batches alone.
+                whole = max(1, min(len(images), 10_000) // batch_size) * batch_size
+                sample = torch.randperm(len(images), generator=_generator(recipe.seed, "statistics"))[:whole]
+                batches = (preprocess(images[batch.to(device)]) for batch in torch.split(sample, batch_size))
                 update_bn(batches, average.module)
                 net.load_state_dict(average.module.state_dict())
             if log and step == last_step:
@@ -309,8 +307,9 @@ def has_bfloat16() -> bool:
 def _features(net: OnFeatures, preprocess: Preprocess, images: Tensor) -> Tensor:
     """What the linear layer gets of each of the images, (N, D) float32."""
     found = torch.empty(len(images), net.head.in_features, device=images.device)
-    for at in tqdm(range(0, len(images), FEATURES_BATCH_SIZE), desc="features", unit="batches"):
-        batch = slice(at, at + FEATURES_BATCH_SIZE)
+    at_once = images_at_once(*images.shape[1:3])
+    for at in tqdm(range(0, len(images), at_once), desc="features", unit="batches"):
+        batch = slice(at, at + at_once)
         found[batch] = net.describe(preprocess(images[batch]))
     return found
 

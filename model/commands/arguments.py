@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from model.losses import LOSSES
 from model.nets import check_name
 from model.nets.arithmetic import InputShape, NetError
 from model.pictures.figure import SUFFIXES
@@ -33,10 +34,19 @@ def net(text: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def row_name(text: str) -> str:
+    """`NAME`, or `NAME+LOSS`: a network, trained with its recipe's loss or with another."""
+    name, plus, loss = text.partition("+")
+    if plus and loss not in LOSSES:
+        raise argparse.ArgumentTypeError(f"{text}: no loss {loss!r}: must be one of {', '.join(LOSSES)}")
+    net(name)
+    return text
+
+
 def row_epochs(text: str) -> tuple[str, int]:
-    """`NAME=N`: the epochs of one network; a specification has `=` in its name, too."""
+    """`ROW=N`: the epochs of one row; a specification has `=` in its name, too."""
     name, _, epochs = text.rpartition("=")
-    return net(name), at_least(0)(epochs)
+    return row_name(name), at_least(0)(epochs)
 
 
 def picture_file(text: str) -> Path:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from model.commands.arguments import DATA, Commands, at_least, net, row_epochs
+from model.commands.arguments import DATA, Commands, at_least, row_epochs, row_name
 from model.data import load, load_classes
 from model.device import device_for
 from model.nets import NETS
-from model.table import as_markdown, make_row, planned_epochs, read_rows, write_rows
+from model.table import as_markdown, check_data, make_row, planned_epochs, read_rows, write_rows
 
 
 def add(commands: Commands) -> None:
@@ -20,13 +20,18 @@ def add(commands: Commands) -> None:
         "--runs", type=Path, required=True, help="folder for the runs, and for table.json and table.md"
     )
     command.add_argument(
-        "--rows", nargs="+", type=net, metavar="NAME", default=list(NETS), help="default: all networks"
+        "--rows",
+        nargs="+",
+        type=row_name,
+        metavar="ROW",
+        default=list(NETS),
+        help="networks, with a + and a loss where it is not the recipe's: linear+svm; default: all networks",
     )
     command.add_argument(
         "--epochs",
         nargs="+",
         type=row_epochs,
-        metavar="NAME=N",
+        metavar="ROW=N",
         default=[],
         help="of rows; 0 not to train; default: the recipes'",
     )
@@ -40,7 +45,9 @@ def _table(options: argparse.Namespace) -> None:
     dataset = load(options.data, "train", image_size=options.image_size)
     test = load_classes(options.data, "test", dataset.classes, image_size=options.image_size)
     file = options.runs / "table.json"
-    rows = {row.name: row for row in read_rows(file)}
+    begun = read_rows(file)
+    check_data(begun, options.data, dataset)
+    rows = {row.name: row for row in begun}
     for name in options.rows:
         planned = planned_epochs(name, epochs.get(name), options.image_size)
         if name in rows and rows[name].epochs == planned:

@@ -12,7 +12,7 @@ from model.device import device_for
 from model.losses import LOSSES
 from model.nets import NETS
 from model.optimizers import OPTIMIZERS
-from model.recipe import Recipe, fitted, read_recipe, recipe_for, with_optimizer
+from model.recipe import Recipe, fitted, read_recipe, recipe_for, with_loss, with_optimizer
 from model.run import RunError, read_info
 from model.schedules import SCHEDULES
 from model.train import train
@@ -117,8 +117,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     given = {key: getattr(options, key) for key in CHOSEN if getattr(options, key) is not None}
     if options.epochs is not None:
         given.setdefault("averaged_epochs", 0)
-    if options.loss == "svm":
-        given["label_smoothing"] = 0.0
+    if options.loss is not None:
+        recipe = with_loss(recipe, options.loss)
     return replace(recipe, **given)
 
 

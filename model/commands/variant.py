@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from statistics import median
 
@@ -39,7 +40,8 @@ def _add_arguments(command: argparse.ArgumentParser, data: str) -> None:
 
 def _make_variant(options: argparse.Namespace) -> None:
     entry = options.model
-    source = entry / str(options.version) if options.version else newest_folder(entry)
+    # `.` has no name, and no folder above it.
+    source = Path(os.path.abspath(entry / str(options.version) if options.version else newest_folder(entry)))
     train = test = None
     if options.data:
         signature = read_signature(source / "model.onnx")
@@ -49,7 +51,7 @@ def _make_variant(options: argparse.Namespace) -> None:
     kind = KINDS[options.kind]
     made = make_variant(
         source,
-        options.name or f"{entry.name}_{options.kind}",
+        options.name or f"{source.parent.name}_{options.kind}",
         kind,
         command=options.command,
         train=train,

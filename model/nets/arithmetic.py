@@ -58,9 +58,8 @@ class Window:
             return None
         rest = (size - self.extent + 2 * self.padding) % self.stride
         sizes = [near for near in (size - rest, size - rest + self.stride) if near > 0]
-        paddings = [
-            p for p in range(self.padding, self.padding + self.stride) if paddable and self._fits(size, padding=p)
-        ]
+        paddings = [p for p in range(self.padding + self.stride) if paddable and self._fits(size, padding=p)]
+        paddings.sort(key=lambda p: abs(p - self.padding))
         strides = [
             *[s for s in range(self.stride, 0, -1) if self._fits(size, stride=s)][:1],
             # A stride beyond the window would leave pixels out between two of its places.

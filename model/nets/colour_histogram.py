@@ -5,16 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from model.nets.arithmetic import InputShape
+from model.nets.arithmetic import InputShape, NetError
 
 LEVELS = 8
 """Of each channel, equally wide."""
+
+MAX_CHANNELS = 6
+"""8^6 colours, a quarter of a million, are enough."""
 
 
 class ColourHistogram(nn.Module):
     """Whole numbers from 0 to 255, (N, C, H, W) float32, to (N, 8^C) float32.
 
     The square root of each colour's share of the pixels, so that frequent colours do not outweigh all others.
+
+    Raises:
+        NetError: there are more than 6 channels.
     """
 
     level: Tensor
@@ -22,6 +28,11 @@ class ColourHistogram(nn.Module):
     def __init__(self, input_shape: InputShape) -> None:
         super().__init__()
         self.channels, height, width = input_shape
+        if self.channels > MAX_CHANNELS:
+            raise NetError(
+                f"{self.channels} channels are too many for a colour histogram, which has {LEVELS}^{self.channels} "
+                f"colours then: {MAX_CHANNELS} or fewer would fit"
+            )
         self.pixels = height * width
         self.length = LEVELS**self.channels
         self.register_buffer("level", torch.arange(LEVELS).view(1, 1, LEVELS, 1), persistent=False)

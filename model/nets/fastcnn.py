@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from model.batches import images_at_once
 from model.nets.arithmetic import InputShape, Window, after
 
 
@@ -52,11 +53,16 @@ class FastCNN(nn.Module):
         return logits
 
     @torch.no_grad()
-    def prepare(self, images: Tensor) -> None:
-        """Set the whitening filters from (N, C, H, W) normalised training images."""
-        channels = images.size(1)
-        patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 4 * channels)
-        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    def prepare(self, images: Tensor, preprocess: nn.Module) -> None:
+        """Set the whitening filters from (N, H, W, C) uint8 training images, which `preprocess` normalises."""
+        _, height, width, channels = images.shape
+        products = self.whiten.weight.new_zeros(4 * channels, 4 * channels)
+        for batch in torch.split(images, images_at_once(height, width)):
+            windows = preprocess(batch).unfold(2, 2, 1).unfold(3, 2, 1)
+            patches = windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, 4 * channels)
+            products += patches.T @ patches
+        count = len(images) * (height - 1) * (width - 1)
+        values, vectors = torch.linalg.eigh(products / count)
         filters = (vectors / (values + 5e-4).sqrt()).T.flip(0).reshape(4 * channels, channels, 2, 2)
         self.whiten.weight.copy_(torch.cat([filters, -filters]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from model.batches import images_at_once
 from model.nets.arithmetic import InputShape
 from model.nets.colour_histogram import ColourHistogram
 from model.nets.hog import Hog
@@ -12,8 +13,6 @@ from model.nets.visual_words import VisualWords
 
 CONSTANT = 1e-5
 """A feature whose standard deviation is smaller tells nothing, and is not divided by it."""
-
-BATCH_SIZE = 250
 
 
 class OnFeatures(nn.Module):
@@ -46,12 +45,18 @@ class OnFeatures(nn.Module):
         return logits
 
     @torch.no_grad()
-    def prepare(self, images: Tensor) -> None:
-        """Learn the codebook, and each feature's mean and standard deviation, from (N, C, H, W) training images."""
+    def prepare(self, images: Tensor, preprocess: nn.Module) -> None:
+        """Learn the codebook, and each feature's mean and standard deviation.
+
+        Args:
+            images: (N, H, W, C) uint8, for training.
+            preprocess: from those to what the network takes.
+        """
         for feature in self.features:
             if isinstance(feature, VisualWords):
-                feature.learn(images)
-        found = torch.cat([self.measure(batch) for batch in torch.split(images, BATCH_SIZE)])
+                feature.learn(images.permute(0, 3, 1, 2))
+        batches = torch.split(images, images_at_once(*images.shape[1:3]))
+        found = torch.cat([self.measure(preprocess(batch)) for batch in batches])
         std, mean = torch.std_mean(found, 0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > CONSTANT, std, 1.0))

@@ -31,19 +31,23 @@ def layers(texts: Sequence[str], input_shape: InputShape) -> nn.Module:
     """Layers one after another, each for what the one before it leaves. PyTorch rounds down what is not whole.
 
     Raises:
-        NetError: a specification cannot be read, a window is larger than its padded input, or groups do not divide.
+        NetError: a specification cannot be read, a window is larger than its padded input or has a linear layer before
+            it, or groups do not divide.
     """
     made: list[nn.Module] = []
     shape = input_shape
+    flat = False
     for text in texts:
         kind = text.partition(":")[0]
         if kind in ("conv2d", "maxpool", "avgpool"):
+            if flat:
+                raise NetError(f"{text}: must stand before any fc, which leaves neither height nor width")
             layer, shape = _windowed(kind, text, shape)
             made.append(layer)
         elif kind == "fc":
             units = whole(text, "units", parse(text, required=("units",), defaults={})["units"], 1)
             made += [nn.Flatten(), nn.Linear(prod(shape), units)]
-            shape = (units, 1, 1)
+            shape, flat = (units, 1, 1), True
         elif kind == "relu":
             parse(text, required=(), defaults={})
             made.append(nn.ReLU())

@@ -70,7 +70,7 @@ class VisualWords(nn.Module):
 
     @torch.no_grad()
     def learn(self, images: Tensor) -> None:
-        """Learn the codebook from random patches of (N, C, H, W) training images, whole numbers from 0 to 255."""
+        """Learn the codebook from random patches of (N, C, H, W) uint8 training images."""
         patches = _random_patches(images, PATCHES_PER_IMAGE * len(images))
         variance, mean = torch.var_mean(patches, 1, correction=0, keepdim=True)
         patches = (patches - mean) / (variance + CONTRAST).sqrt()
@@ -90,7 +90,7 @@ def _random_patches(images: Tensor, count: int) -> Tensor:
     windows = images.unfold(2, PATCH, 1).unfold(3, PATCH, 1)
     number, _, rows, columns = windows.shape[:4]
     image, row, column = (torch.randint(size, (count,)).to(images.device) for size in (number, rows, columns))
-    return windows[image, :, row, column].flatten(1)
+    return windows[image, :, row, column].flatten(1).float()
 
 
 def _k_means(points: Tensor, count: int) -> Tensor:

@@ -83,7 +83,7 @@ def _row(file: Path, number: int, record: Mapping[str, object]) -> CostRow | Non
     accuracy, mflops = (_number(record.get(key)) for key in ("accuracy", "mflops"))
     if accuracy is None or mflops is None:
         return None
-    if accuracy > 1:
+    if accuracy > 1 or str(record["accuracy"]).rstrip().endswith("%"):
         accuracy /= 100
     if not 0 <= accuracy <= 1 or mflops <= 0:
         raise PictureError(

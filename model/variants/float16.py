@@ -1,4 +1,8 @@
-"""float16, for GPUs: a CPU computes it in float32."""
+"""float16, for GPUs: a CPU computes it in float32.
+
+Features that are not trained (`model.nets.features`) stay in float32, as far as their standard deviations: squares of
+pixels from 0 to 255 are beyond float16, whose largest number is 65,504.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,31 @@ from model.variants.kind import Kind
 
 
 def to_float16(model: onnx.ModelProto, _: Pixels) -> onnx.ModelProto:
-    converted = OnnxModel(convert_float_to_float16(with_gelu(model), keep_io_types=True))
+    model = with_gelu(model)
+    # The exporter tells types of constants, too, which the converter would take for those of float16.
+    del model.graph.value_info[:]
+    converted = OnnxModel(
+        convert_float_to_float16(model, keep_io_types=True, node_block_list=_of_features(model.graph))
+    )
+    # Between two nodes that stay in float32, too, there are casts to float16 and back.
+    converted.remove_cascaded_cast_nodes()
+    converted.remove_useless_cast_nodes()
     # Casts are put at the end of the graph, and what stands before one may keep float16 for its type.
     converted.topological_sort()
     found: onnx.ModelProto = converted.model
     del found.graph.value_info[:]
     return found
+
+
+def _of_features(graph: onnx.GraphProto) -> list[str]:
+    """The names of the nodes that lead to the division by features' standard deviations, and of that."""
+    names: list[str] = []
+    needed: set[str] = set()
+    for node in reversed(graph.node):  # In topological order.
+        if needed.intersection(node.output) or any(name.endswith("net.std") for name in node.input):
+            names.append(node.name)
+            needed.update(node.input)
+    return names
 
 
 FLOAT16 = Kind(

@@ -23,8 +23,8 @@ from model.train import train
 from model.workers import ALONE, Workers, join
 
 CPU = torch.device("cpu")
-# 90 images make 10 steps of 9 an epoch, of which two workers have 5 and 4.
-SHAPES = synthetic("train", image_size=16, count=90)
+# 95 images make 10 steps of 9 an epoch, of which two workers have 5 and 4, and 5 images are left over.
+SHAPES = synthetic("train", image_size=16, count=95)
 PATTERN = replace(
     RECIPES["conv:"],
     net="conv:N=1,M=2,filters=8-16,F=3,P=1,pool=max2,K=1,hidden=16",

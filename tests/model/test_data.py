@@ -223,6 +223,16 @@ def test_augment_shifts_by_up_to_the_limit_and_reflects_the_border() -> None:
         assert np.array_equal(image[:, :, :2].numpy(), padded[2 + y : 10 + y, 2 + x : 10 + x])
 
 
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_augment_shifts_small_images_by_less_than_their_side(side: int) -> None:
+    images = coordinates(300, side)
+    shifted = augment(images, torch.zeros(300, dtype=torch.bool), shift=4, cutout=0, generator=generator())
+    most = side - 1
+    padded = np.pad(images[0, :, :, :2].numpy(), ((most, most), (most, most), (0, 0)), mode="reflect")
+    expected = {padded[y : y + side, x : x + side].tobytes() for y in range(2 * most + 1) for x in range(2 * most + 1)}
+    assert {image.numpy().tobytes() for image in shifted[..., :2].contiguous()} == expected
+
+
 @pytest.mark.parametrize("side", [4, 5])
 def test_augment_cuts_out_a_grey_square(side: int) -> None:
     images = torch.zeros(200, 16, 16, 3, dtype=torch.uint8)

@@ -5,8 +5,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
-from model.evaluate import Logits, calibration, probabilities, report, table
+from model.evaluate import Logits, calibration, predict, probabilities, report, table
 
 
 def logits_of(probabilities: list[list[float]]) -> Logits:
@@ -70,3 +72,20 @@ def test_table_of_many_classes_lists_confusions() -> None:
     text = table(report(np.eye(30, dtype=np.float32)[predicted], labels, tuple(f"c{i}" for i in range(30))))
     assert "predicted as" not in text
     assert text.endswith("1  c7 taken for c8")
+
+
+def test_large_images_come_a_few_at_a_time() -> None:
+    sizes: list[int] = []
+
+    class Counting(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            return images.flatten(1)[:, :2].float()
+
+    images = np.zeros((25, 224, 224, 3), np.uint8)
+    images[:, 0, 0, 0] = np.arange(25)
+    logits = predict(Counting(), nn.Identity(), images, torch.device("cpu"))
+    assert logits[:, 0].tolist() == list(range(25))
+    assert sizes == [10, 10, 5]
+    predict(Counting(), nn.Identity(), images, torch.device("cpu"), batch_size=25)
+    assert sizes[3:] == [25]

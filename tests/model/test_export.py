@@ -132,6 +132,15 @@ def test_a_photo_can_be_the_golden_sample(fastcnn_run: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("fast_export")
+def test_a_strip_cannot_be_the_golden_sample(fastcnn_run: Run, tmp_path: Path) -> None:
+    Image.new("RGB", (10, 2000)).save(tmp_path / "strip.jpg")
+    with pytest.raises(
+        ExportError, match=r"strip\.jpg: the golden sample must .* longer than 100 times its short side"
+    ):
+        export(fastcnn_run, tmp_path / "repository", "shapes", command=COMMAND, photo=tmp_path / "strip.jpg")
+
+
+@pytest.mark.usefixtures("fast_export")
 def test_exporting_again_adds_a_version(fastcnn_run: Run, tmp_path: Path) -> None:
     folders = [export(fastcnn_run, tmp_path, "shapes", command=COMMAND).folder.name for _ in range(3)]
     assert folders == ["1", "2", "3"]

@@ -6,7 +6,7 @@ import pytest
 
 from model.nets import NETS, build
 from model.optimizers import OPTIMIZERS
-from model.recipe import RECIPES, USUAL, Recipe, RecipeError, read_recipe, recipe_for, with_optimizer
+from model.recipe import RECIPES, USUAL, Recipe, RecipeError, read_recipe, recipe_for, with_loss, with_optimizer
 
 NEW = ("optimizer", "schedule", "loss", "l1", "l2")
 
@@ -100,3 +100,8 @@ def test_another_optimizer_comes_with_what_is_usual_for_it(optimizer: str) -> No
     assert (recipe.optimizer, recipe.lr, recipe.l2) == (optimizer, USUAL[optimizer]["lr"], USUAL[optimizer]["l2"])
     assert recipe == replace(recipe_for("resnet18"), optimizer=optimizer, **USUAL[optimizer])
     assert bool(recipe.momentum) == (optimizer in ("momentum", "nesterov", "muon"))
+
+
+def test_another_loss_comes_without_smoothed_labels() -> None:
+    assert with_loss(recipe_for("fastcnn"), "svm") == replace(recipe_for("fastcnn"), loss="svm", label_smoothing=0.0)
+    assert with_loss(recipe_for("fastcnn"), "softmax") == recipe_for("fastcnn")

@@ -13,6 +13,7 @@ from model.__main__ import main
 from model.data import synthetic
 from model.evaluate import predict_onnx, report
 from model.nets import NETS
+from model.run import load_run
 from model.table import folder_name, planned_epochs, read_rows
 
 PATTERN = "conv:N=1,M=1,filters=4,F=3,P=1,pool=max2"
@@ -77,6 +78,72 @@ def test_it_goes_on_where_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     assert "its recipe is" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "photos"}, "of 3 classes of photos at 16 pixels, not of 3 of synthetic at 16"),
+        ({"classes": ["disc", "square"]}, "of 2 classes of synthetic at 16 pixels, not of 3 of synthetic at 16"),
+        ({"asked_image_size": 8}, "of 3 classes of synthetic at 8 pixels, not of 3 of synthetic at 16"),
+    ],
+)
+def test_a_table_is_of_one_data_set(
+    change: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert table(*GIVEN[:6], "--epochs", "linear=1") == 0
+    file = Path("runs/table.json")
+    (row,) = json.loads(file.read_text())
+    file.write_text(json.dumps([row | change]))
+    assert table(*GIVEN[:5], "two_layer", "--epochs", "two_layer=1") == 1
+    assert f"{message}: give another --runs, and another --repository\n" in capsys.readouterr().err
+    assert json.loads(file.read_text()) == [row | change]
+
+
+def test_rows_that_do_not_tell_their_data_are_made_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert table(*GIVEN[:6], "--epochs", "linear=1") == 0
+    file = Path("runs/table.json")
+    (row,) = json.loads(file.read_text())
+    file.write_text(json.dumps([{key: row[key] for key in row.keys() - {"data", "classes", "asked_image_size"}}]))
+    capsys.readouterr()
+    assert table(*GIVEN[:6], "--epochs", "linear=1") == 0
+    assert "linear: 1 epochs\n" in capsys.readouterr().out
+    (again,) = json.loads(file.read_text())
+    assert again.keys() == row.keys()
+    # The run was there already.
+    assert again["accuracy"] == row["accuracy"]
+
+
+def test_a_row_may_have_another_loss() -> None:
+    rows = ("linear", "linear+svm", f"{PATTERN}+svm")
+    epochs = ("linear=1", "linear+svm=2", f"{PATTERN}+svm=1")
+    assert table(*GIVEN[:5], *rows, "--epochs", *epochs) == 0
+    found = read_rows(Path("runs/table.json"))
+    assert [(row.name, row.epochs) for row in found] == [("linear", 1), ("linear+svm", 2), (f"{PATTERN}+svm", 1)]
+    assert found[0].parameters == found[1].parameters
+    folders = ["linear", "linear_svm", f"{folder_name(PATTERN)}_svm"]
+    assert {path.name for path in Path("served").iterdir()} == set(folders)
+    recipes = [load_run(Path("runs", folder)).recipe for folder in folders]
+    assert [(recipe.net, recipe.loss) for recipe in recipes] == [
+        ("linear", "softmax"),
+        ("linear", "svm"),
+        (PATTERN, "svm"),
+    ]
+    assert planned_epochs("alexnet+svm", None, 32) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("linear+hinge", "linear+hinge: no loss 'hinge': must be one of softmax, svm"),
+        ("linear+", "linear+: no loss '': must be one of softmax, svm"),
+        ("nothing+svm", "no network 'nothing'"),
+    ],
+)
+def test_a_row_is_a_network_and_perhaps_a_loss(given: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        table("table", "synthetic", "--rows", given)
+    assert f"argument --rows: {message}" in capsys.readouterr().err
+
+
 def test_what_does_not_take_such_images_is_measured_at_224(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned_epochs("alexnet", 90, 32) == 0
     assert planned_epochs("vgg16", None, 16) == 0
@@ -94,7 +161,7 @@ def test_the_recipe_settles_what_is_not_asked_for() -> None:
     assert all(planned_epochs(name, 0, 32) == 0 for name in NETS)
 
 
-@pytest.mark.parametrize("given", ["linear", "nothing=3", "linear=-1", "linear=many"])
+@pytest.mark.parametrize("given", ["linear", "nothing=3", "linear=-1", "linear=many", "linear+hinge=1"])
 def test_epochs_are_of_a_network(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         table("table", "synthetic", "--epochs", given)

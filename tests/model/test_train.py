@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 import model.run
@@ -21,7 +22,7 @@ from model.losses import LOSSES
 from model.muon import Muon
 from model.nets import build
 from model.nets.arithmetic import NetError
-from model.optimizers import OPTIMIZERS
+from model.optimizers import OPTIMIZERS, optimizers_for
 from model.recipe import RECIPES, Recipe, RecipeError, with_optimizer
 from model.run import Run, RunError
 from model.schedules import SCHEDULES
@@ -81,8 +82,30 @@ def test_the_result_is_the_mean_of_the_last_epochs_weights(
     run = start(shapes, FASTCNN, tmp_path)
     assert len(seen) == 10
     torch.testing.assert_close(weights(run)["head.weight"], torch.stack(seen).mean(0))
-    # Statistics of the averaged weights, by one pass over the images.
-    assert weights(run)["groups.1.2.num_batches_tracked"] == 11
+    # Statistics of the averaged weights, by one pass over the images; the last 6 are no whole batch.
+    assert weights(run)["groups.1.2.num_batches_tracked"] == 10
+
+
+def test_one_image_that_is_left_over_gives_no_statistics(shapes: Dataset, tmp_path: Path) -> None:
+    """GoogLeNet's last map is 1x1 here: of one image, there is no variance."""
+    recipe = replace(RECIPES["googlenet"], epochs=1, averaged_epochs=1, batch_size=3)
+    run = start(shapes.subset(np.arange(7)), recipe, tmp_path)
+    tracked = {int(value) for name, value in weights(run).items() if name.endswith("num_batches_tracked")}
+    assert tracked == {2}
+
+
+def test_muon_decays_by_the_batches_that_there_are(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def noted(*arguments: Any, **options: Any) -> list[Optimizer]:
+        sizes.append(options["batch_size"])
+        return optimizers_for(*arguments, **options)
+
+    monkeypatch.setattr(model.train, "optimizers_for", noted)
+    start(shapes.subset(np.arange(12)), replace(FASTCNN, averaged_epochs=0, batch_size=1000), tmp_path)
+    assert sizes == [12]
 
 
 def interrupted(function: Callable[..., Any], call: int, number: int = signal.SIGINT) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -38,6 +39,7 @@ def test_the_lectures_examples(size: int, window: Window, positions: Fraction) -
     [
         (7, Window(3, 3), "(7 - 3 + 2*0)/3 + 1 = 2.33 is not whole: N = 6 or 9, P = 1, or S = 2 would fit"),
         (32, Window(5, 2), "(32 - 5 + 2*0)/2 + 1 = 14.50 is not whole: N = 31 or 33, or S = 1 or 3 would fit"),
+        (9, Window(3, 4, 2), "(9 - 3 + 2*2)/4 + 1 = 3.50 is not whole: N = 7 or 11, P = 1, or S = 2 would fit"),
         (7, Window(2, 3, 1), "(7 - 2 + 2*1)/3 + 1 = 3.33 is not whole: N = 6 or 9, P = 2, or S = 1 would fit"),
         (4, Window(5), "(4 - 5 + 2*0)/1 + 1 = 0 is less than 1: N must be at least 5"),
         (3, Window(3, dilation=2), "(3 - 5 + 2*0)/1 + 1 = -1 is less than 1: N must be at least 5"),
@@ -47,8 +49,12 @@ def test_what_does_not_fit_is_told_with_what_would(size: int, window: Window, me
     assert window.misfit(size) == message
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3, 4])
-@pytest.mark.parametrize("padding", [0, 1, 2])
+def fits(window: Window, size: int) -> bool:
+    return window.positions(size) >= 1 and window.positions(size).denominator == 1
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("padding", [0, 1, 2, 3])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_the_nearest_values_that_are_told_do_fit(stride: int, padding: int, dilation: int) -> None:
     for size in range(5, 14):
@@ -61,11 +67,18 @@ def test_the_nearest_values_that_are_told_do_fit(stride: int, padding: int, dila
             continue
         told = dict(part.strip().removeprefix("or ").split(" = ") for part in misfit.split(": ")[1][:-10].split(","))
         sizes, strides = ([int(n) for n in told[key].split(" or ")] for key in ("N", "S"))
-        assert sizes[0] < size < sizes[-1]
-        assert all(window.positions(near).denominator == 1 for near in sizes)
-        assert all(Window(3, near, padding, dilation).positions(size).denominator == 1 for near in strides)
-        if "P" in told:
-            assert Window(3, stride, int(told["P"]), dilation).positions(size).denominator == 1
+        fitting = [near for near in range(1, 30) if fits(window, near)]
+        assert sizes == [max(near for near in fitting if near < size), min(near for near in fitting if near > size)]
+        fitting = [
+            near for near in range(1, max(stride, window.extent) + 1) if fits(replace(window, stride=near), size)
+        ]
+        below, above = ([near for near in fitting if near < stride], [near for near in fitting if near > stride])
+        assert strides == [max(below), *sorted(above)[:1]]
+        fitting = [near for near in range(30) if fits(replace(window, padding=near), size)]
+        assert ("P" in told) == bool(fitting)
+        if fitting:
+            assert int(told["P"]) in fitting
+            assert abs(int(told["P"]) - padding) == min(abs(near - padding) for near in fitting)
 
 
 def test_pooling_is_not_told_to_pad() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.nets.arithmetic import NetError
 from model.nets.colour_histogram import ColourHistogram
 
 
@@ -24,3 +25,8 @@ def test_where_a_colour_is_makes_no_difference() -> None:
     histogram = ColourHistogram((3, 8, 8))
     assert torch.equal(histogram(image), histogram(image.flip(2, 3)))
     assert not torch.equal(histogram(image), histogram(image.flip(1)))
+
+
+def test_more_channels_than_colours_can_be_told_apart_of_are_refused() -> None:
+    with pytest.raises(NetError, match=r"40 channels are too many .* 8\^40 colours then: 6 or fewer would fit"):
+        ColourHistogram((40, 32, 32))

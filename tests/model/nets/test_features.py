@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -10,8 +11,13 @@ from model.nets.arithmetic import InputShape
 from model.nets.colour_histogram import ColourHistogram
 from model.nets.features import OnFeatures, bovw, colour_histogram, features, hog
 from model.nets.hog import Hog
+from model.nets.preprocess import Preprocess
 
 SHAPE = (3, 16, 24)
+
+
+PREPROCESS = Preprocess([0.0] * 3, [1 / 255] * 3)
+"""Pixels as they are."""
 
 
 def pixels(count: int = 20) -> Tensor:
@@ -20,11 +26,15 @@ def pixels(count: int = 20) -> Tensor:
     return (torch.rand(count, *SHAPE, generator=draw) * dark_or_bright).floor()
 
 
+def prepare(net: OnFeatures) -> None:
+    net.prepare(pixels().permute(0, 2, 3, 1).byte(), PREPROCESS)
+
+
 @pytest.mark.parametrize("build", [colour_histogram, hog, bovw, features])
 def test_the_linear_layer_gets_standardised_features(build: Callable[[int, InputShape], OnFeatures]) -> None:
     net = build(10, SHAPE)
     for _ in range(2):
-        net.prepare(pixels())
+        prepare(net)
     with torch.no_grad():
         found, given = net.measure(pixels()), net.describe(pixels())
     varies = found.std(0, correction=0) > 1e-4
@@ -35,7 +45,7 @@ def test_the_linear_layer_gets_standardised_features(build: Callable[[int, Input
 
 def test_a_feature_that_never_varies_stays_small() -> None:
     net = OnFeatures(10, ColourHistogram(SHAPE))
-    net.prepare(pixels())
+    prepare(net)
     # A colour that none of the images has.
     new = torch.full((1, *SHAPE), 255.0)
     assert not net.measure(pixels())[:, -1].any()
@@ -55,7 +65,17 @@ def test_all_features_one_after_another() -> None:
 
 def test_what_was_learned_is_part_of_the_state() -> None:
     net, other = features(10, SHAPE), features(10, SHAPE)
-    net.prepare(pixels())
+    prepare(net)
     other.load_state_dict(net.state_dict())
     with torch.no_grad():
         assert torch.equal(other.describe(pixels()), net.describe(pixels()))
+
+
+def test_images_are_measured_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, in_batches = features(10, SHAPE), features(10, SHAPE)
+    torch.manual_seed(0)
+    prepare(at_once)
+    monkeypatch.setattr(sys.modules[OnFeatures.__module__], "images_at_once", lambda *_: 7)
+    torch.manual_seed(0)
+    prepare(in_batches)
+    torch.testing.assert_close(in_batches.state_dict(), at_once.state_dict())

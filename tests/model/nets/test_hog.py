@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from skimage import data
 from skimage.feature import hog
 from torch.nn import functional
 
@@ -15,6 +16,9 @@ from model.nets.hog import Hog
 
 TOLERANCE = 1e-6
 """Of numbers from 0 to 1, each float32 where scikit-image has float64."""
+
+PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "camera", "coins", "moon")
+"""Those that scikit-image brings along."""
 
 
 def photos() -> dict[str, Pixels]:
@@ -48,7 +52,16 @@ def ours(image: Pixels) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
 
 @pytest.mark.parametrize("name", photos())
 def test_it_is_scikit_images(name: str) -> None:
-    image = photos()[name]
+    assert_is_scikit_images(photos()[name])
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_it_is_scikit_images_on_photographs(name: str) -> None:
+    image = getattr(data, name)()
+    assert_is_scikit_images(image if image.ndim == 3 else image[..., None])
+
+
+def assert_is_scikit_images(image: Pixels) -> None:
     expected = hog(image, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(1, 1), channel_axis=2)
     np.testing.assert_allclose(ours(image), expected, rtol=0, atol=TOLERANCE)
 

@@ -56,6 +56,13 @@ def test_a_window_larger_than_its_input_is_refused() -> None:
         layers(["maxpool:F=5"], (3, 4, 8))
 
 
+@pytest.mark.parametrize("text", ["conv2d:filters=4,F=1", "maxpool:F=1", "avgpool:F=1"])
+def test_behind_a_linear_layer_no_window_can_move(text: str) -> None:
+    with pytest.raises(NetError, match=f"{text}: must stand before any fc, which leaves neither height nor width"):
+        layers(["fc:units=10", "relu", text], (3, 32, 32))
+    assert layers(["fc:units=10", "relu", "fc:units=4"], (3, 32, 32))(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+
+
 def test_layers_are_told_from_networks() -> None:
     assert is_layer("conv2d:filters=1,F=1")
     assert is_layer("relu")

@@ -39,6 +39,13 @@ def test_a_markdown_table(file: Path) -> None:
     ]
 
 
+def test_percent_are_read_as_such_however_few(file: Path) -> None:
+    file.write_text(
+        "| name | accuracy | mflops |\n|---|---|---|\n| a | 0.8 % | 1 |\n| b | 1.0 % | 1 |\n| c | 1.0 | 1 |"
+    )
+    assert [row.accuracy for row in read_cost_rows(file)] == pytest.approx([0.008, 0.01, 1.0])
+
+
 def test_a_json_list(file: Path) -> None:
     file.write_text(
         '[{"name": "a", "accuracy": 0.5, "mflops": 2, "parameters": 3, "images_per_s": 9},'

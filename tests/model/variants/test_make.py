@@ -348,6 +348,17 @@ def test_the_command(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("short_rounds")
+@pytest.mark.parametrize(("inside", "given"), [("", "."), ("1", "..")])
+def test_the_command_from_inside_the_models_folder(
+    inside: str, given: str, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source.parent / inside)
+    assert run("quantize", given, "--precision", "float16") == 0
+    assert {path.name for path in source.parent.parent.iterdir()} == {"lenet", "lenet_float16"}
+    assert [path.name for path in source.parent.iterdir() if path.is_dir()] == ["1"]
+
+
+@pytest.mark.usefixtures("short_rounds")
 def test_the_command_with_photos(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     repository = tmp_path / "repository"
     assert run("train", photos, "--run", tmp_path / "run", "--net", "lenet", "--epochs", 12) == 0

@@ -7,13 +7,14 @@ import time
 from itertools import cycle
 from typing import Any
 
+import gevent  # type: ignore[import-untyped]
 import locust.stats
 from grpc.experimental import gevent as grpc_gevent
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
-from loadtests import staged  # Not the class, which locust would find and use unasked.
+from loadtests import progress, staged  # Not the class, which locust would find and use unasked.
 from loadtests.arguments import positive
 from loadtests.clients.client import Client
 from loadtests.clients.images_grpc import ImagesGrpc
@@ -111,6 +112,14 @@ def _choose_stages(environment: Environment, **_: Any) -> None:
     if options.shape:
         environment.shape_class = staged.Staged(options.stages, options.spawn_rate or users)
         environment.shape_class.runner = environment.runner
+
+
+@events.test_start.add_listener  # type: ignore[untyped-decorator]
+def _tell_progress(environment: Environment, **_: Any) -> None:
+    """Where locust is to print its summary alone, a line now and then says that the run goes on."""
+    options = environment.parsed_options
+    if options and options.only_summary and options.run_time:
+        gevent.spawn(progress.tell, environment, options.run_time)
 
 
 @events.test_stop.add_listener  # type: ignore[untyped-decorator]

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from model.evaluate import Report
+from model.mirrored import Mirrored
 from model.neighbours import Neighbours
 from model.penultimate import Penultimate
 from model.run import Run
@@ -31,6 +32,8 @@ def card_section(
             "Features": f"{run.net.size} numbers, float32: what the network's last linear layer takes",
             "Neighbours": "not measured",
         }
+    if isinstance(run.net, Mirrored):
+        quality["Logits"] = "the mean of those of each image and of its mirror image"
     if tested:
         quality["Accuracy"] = (
             f"{tested.accuracy:.4f} on {tested.images} images (test split of `{test_data}`), expected calibration "

@@ -22,6 +22,7 @@ from model.data import Dataset
 from model.evaluate import Report, predict, predict_onnx, report
 from model.golden import draw_photo, golden_arrays
 from model.images import Pixels, read_pixels
+from model.mirrored import Mirrored
 from model.neighbours import Neighbours, neighbours
 from model.penultimate import Penultimate
 from model.repository import Signature, next_version, publish
@@ -67,11 +68,13 @@ def export(
     test_data: str | None = None,
     photo: Path | None = None,
     features: bool = False,
+    mirrored: bool = False,
 ) -> Export:
     """Publish a run as the next version of `<repository>/<name>`.
 
     Args:
         features: publish what goes into the last linear layer instead of the logits.
+        mirrored: publish the mean of the logits of each image and its mirror image; not of features.
         command: the command that asked for it, for the model card.
         test: images of the run's classes and size, to measure the exported file on.
         test_data: where they came from, for the model card.
@@ -85,6 +88,8 @@ def export(
     if features:
         penultimate = Penultimate(run.net)
         run, signature = replace(run, net=penultimate), Signature((), run.image_size, penultimate.size)
+    elif mirrored:
+        run = replace(run, net=Mirrored(run.net))
     version = next_version(repository, name, signature)
     photo_bytes = draw_photo(run.image_size) if photo is None else _read_jpeg(photo, run.image_size)
     pixels = read_pixels(io.BytesIO(photo_bytes), run.image_size)

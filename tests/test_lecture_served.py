@@ -13,7 +13,7 @@ from PIL import Image
 
 import model.data
 import model.speed
-from model.__main__ import main
+from model.command_line import main
 from model.data import synthetic
 from tests.service.launch import ROOT, run_to_end, running
 

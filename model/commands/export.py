@@ -27,6 +27,11 @@ def add(commands: Commands) -> None:
         help="publish a second model, of what the last linear layer takes, for retrieval; default: <name>_features",
     )
     command.add_argument(
+        "--mirrored",
+        action="store_true",
+        help="publish the mean of the logits of each image and of its mirror image: more accurate, at twice the cost",
+    )
+    command.add_argument(
         "--golden", type=Path, metavar="PHOTO", help="a JPEG for the golden sample; default: a drawing"
     )
     command.set_defaults(run_command=_export)
@@ -35,14 +40,22 @@ def add(commands: Commands) -> None:
 def _export(options: argparse.Namespace) -> None:
     run = load_run(options.run)
     test = load_classes(options.data, "test", run.classes, image_size=run.image_size) if options.data else None
-    _print_export(_export_as(options.name, run, test, options, features=False), options)
+    _print_export(_export_as(options.name, run, test, options, mirrored=options.mirrored), options)
     if options.features is not None:
         name = options.features or f"{options.name}_features"
         _print_export(_export_as(name, run, test, options, features=True), options)
     print(f"next: {shlex.join(['fovea', 'serve', '--model-repository', str(options.repository)])}")
 
 
-def _export_as(name: str, run: Run, test: Dataset | None, options: argparse.Namespace, *, features: bool) -> Export:
+def _export_as(
+    name: str,
+    run: Run,
+    test: Dataset | None,
+    options: argparse.Namespace,
+    *,
+    features: bool = False,
+    mirrored: bool = False,
+) -> Export:
     return export(
         run,
         options.repository,
@@ -52,6 +65,7 @@ def _export_as(name: str, run: Run, test: Dataset | None, options: argparse.Name
         test_data=options.data,
         photo=options.golden,
         features=features,
+        mirrored=mirrored,
     )
 
 

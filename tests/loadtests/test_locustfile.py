@@ -43,8 +43,14 @@ def run(service: RunningService, folder: Path, user: str, load: Load) -> Run:
 
 @pytest.mark.parametrize("rate_per_s", [None, 40.0])
 @pytest.mark.parametrize("user", USERS)
-def test_every_user_is_answered(service: RunningService, tmp_path: Path, user: str, rate_per_s: float | None) -> None:
+def test_every_user_is_answered(
+    service: RunningService, tmp_path: Path, user: str, rate_per_s: float | None, capfd: pytest.CaptureFixture[str]
+) -> None:
     found = run(service, tmp_path, user, Load(2, 2, rate_per_s=rate_per_s))
+    told = capfd.readouterr().out
+    counts = [int(count.replace(",", "")) for count in re.findall(r"(?m)^  \d s: ([\d,]+) requests, 0 failed$", told)]
+    assert counts == sorted(counts)
+    assert 0 < counts[-1] < found.whole.requests
     assert found.errors == ()
     assert found.whole.requests > 10
     assert found.whole.failures == 0

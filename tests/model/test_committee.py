@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import helper
 
-from model.__main__ import main
+from model.command_line import main
 from model.committee import CombineError, combine, mean_of
 from model.data import Dataset, synthetic
 from model.evaluate import predict_onnx, report

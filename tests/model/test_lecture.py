@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import model.data
-from model.__main__ import main
+from model.command_line import main
 from model.data import synthetic
 from model.losses import LOSSES
 from model.nets import NETS, build

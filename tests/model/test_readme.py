@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import model.speed
-from model.__main__ import main
+from model.command_line import main
 from model.nets import NETS
 from model.recipe import RECIPES
 

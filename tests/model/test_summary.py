@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from model.__main__ import main
+from model.command_line import main
 from model.nets import NETS, build
 from model.nets.arithmetic import InputShape, NetError
 from model.summary import Layer, read_shape, summarise, table

@@ -9,7 +9,7 @@ import pytest
 import model.data
 import model.speed
 import model.table
-from model.__main__ import main
+from model.command_line import main
 from model.data import synthetic
 from model.evaluate import predict_onnx, report
 from model.nets import NETS

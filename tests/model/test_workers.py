@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from model.__main__ import main
+from model.command_line import main
 from model.run import load_run
 from model.workers import ALONE, WorkerError, Workers, program
 from tests.model.in_double import MUON, PATTERN, RECIPES_IN_DOUBLE, everything, started
@@ -156,7 +156,7 @@ ENDS = {
 }
 IMPATIENT = """
 import datetime, sys, model.workers
-from model.__main__ import main
+from model.command_line import main
 model.workers.TIMEOUT = datetime.timedelta(seconds=3)
 sys.exit(main())
 """

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import model.data
-from model.__main__ import main
+from model.command_line import main
 from model.data import Dataset, synthetic
 from model.run import Run
 

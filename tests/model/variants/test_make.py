@@ -17,7 +17,7 @@ from onnx.numpy_helper import to_array
 import model.export
 import model.speed
 import model.variants.make
-from model.__main__ import main
+from model.command_line import main
 from model.data import Dataset, synthetic
 from model.evaluate import Logits, predict_onnx
 from model.export import export

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fuzz.campaign import TRIED
 
 KEY = "hostile inputs tried"
+
+# The same examples each time, however long a machine that is busy takes for one.
+settings.register_profile("fovea", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fovea")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

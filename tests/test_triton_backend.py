@@ -29,9 +29,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service.pb.fovea.v1 import classifier_pb2, classifier_pb2_grpc
 from tests.conformance import models as conformance
 from tests.repositories import graph, picture, write_model
-from tests.service.launch import ROOT, RunningService, run_to_end, running, until
+from tests.service.launch import ROOT, RunningService, lasting_port, run_to_end, running, until
 from tests.triton import install
-from tests.triton.launch import free_ports
 from tests.triton.launch import running as running_triton
 
 pytestmark = pytest.mark.timeout(600)
@@ -51,7 +50,7 @@ class Upstream:
 
 @pytest.fixture(params=["fovea", pytest.param("triton", marks=pytest.mark.system)])
 def upstream(request: pytest.FixtureRequest) -> Upstream:
-    (port,) = free_ports(1)
+    port = lasting_port()
 
     @contextmanager
     def fovea(repository: Path, *, explicit_control: bool = False) -> Iterator[int]:

@@ -66,7 +66,7 @@ def write_repository(repository: Path) -> None:
     write_identity(repository, "unbatched", "FP32", (2, 3), max_batch_size=0, extra="")
     write_identity(repository, "dynamic", "FP32", (-1, -1), max_batch_size=4)
     write_identity(repository, "controlled", "FP32", (2,), max_batch_size=4)
-    preferred = "dynamic_batching { preferred_batch_size: [ 2, 4 ] max_queue_delay_microseconds: 500000 }"
+    preferred = "dynamic_batching { preferred_batch_size: [ 2, 4 ] max_queue_delay_microseconds: 10000000 }"
     write_identity(repository, "preferred", "FP32", (2,), max_batch_size=4, extra=preferred)
     write_datatypes(repository)
     write_classifier(repository)

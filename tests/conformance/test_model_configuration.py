@@ -94,7 +94,7 @@ def test_dynamic_batching(http: Http) -> None:
     """dynamic_batching: preferred sizes and delay."""
     batching = http.get("/v2/models/preferred/config").json["dynamic_batching"]
     assert batching["preferred_batch_size"] == [2, 4]
-    assert batching["max_queue_delay_microseconds"] == 500000
+    assert batching["max_queue_delay_microseconds"] == 10000000
 
 
 def test_no_dynamic_batching(http: Http) -> None:

@@ -167,7 +167,7 @@ def test_queue_works_after_it_was_full(http: Http) -> None:
 @schedule_policy
 def test_time_in_the_queue_runs_out(http: Http) -> None:
     """default_timeout_microseconds with timeout_action REJECT: refused when its turn comes too late."""
-    answers = at_once(http, "impatient", [slow_body()] * 6)
+    answers = at_once(http, "impatient", [slow_body()] * 32)
     assert counted(answers).keys() == {200, 503}
     assert {answer.error(503) for answer in answers if answer.status != 200} == {"Request timeout expired"}
 
@@ -175,7 +175,7 @@ def test_time_in_the_queue_runs_out(http: Http) -> None:
 @schedule_policy
 def test_time_in_the_queue_runs_out_over_grpc(grpc: Grpc) -> None:
     """default_timeout_microseconds: UNAVAILABLE."""
-    calls = [grpc.stub.ModelInfer.future(slow_request("impatient")) for _ in range(6)]
+    calls = [grpc.stub.ModelInfer.future(slow_request("impatient")) for _ in range(32)]
     assert {call.code() for call in calls} == {StatusCode.OK, StatusCode.UNAVAILABLE}
     assert {call.details() for call in calls if call.code() is not StatusCode.OK} == {"Request timeout expired"}
 
@@ -199,5 +199,5 @@ def test_timeout_of_a_request_is_not_allowed(http: Http) -> None:
 @schedule_policy
 def test_timeout_of_a_request_cannot_be_longer(http: Http) -> None:
     """timeout: it does not outdo the model's own."""
-    answers = at_once(http, "impatient", [slow_body(timeout=60000000)] * 6)
+    answers = at_once(http, "impatient", [slow_body(timeout=60000000)] * 32)
     assert counted(answers).keys() == {200, 503}

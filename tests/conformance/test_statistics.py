@@ -138,7 +138,7 @@ def test_requests_share_batches_of_preferred_sizes(http: Http) -> None:
 def test_a_rejected_request_counts_as_failed(http: Http, grpc: Grpc) -> None:
     """fail: requests whose time in the queue ran out."""
     before = statistics(http, "impatient")["inference_stats"]
-    calls = [grpc.stub.ModelInfer.future(slow_request("impatient")) for _ in range(6)]
+    calls = [grpc.stub.ModelInfer.future(slow_request("impatient")) for _ in range(32)]
     codes = [call.code() for call in calls]
     assert StatusCode.UNAVAILABLE in codes
     expected = {

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import repeat
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from loadtests.clients.tensors_http import TensorsHttp
 from loadtests.images import draw
 from loadtests.refusals import refused
 from tests.repositories import write_model
-from tests.service.launch import RunningService, running
+from tests.service.launch import RunningService, lasting_port, running
 
 IMAGE = draw(0, (32, 32))
 
@@ -107,15 +105,6 @@ def test_a_service_that_went_away_is_found_again(tmp_path: Path, connect: Connec
             # A gRPC channel tries again after a while only: the test's own timeout is the limit.
             while not answered(client):
                 time.sleep(0.1)
-
-
-def lasting_port() -> int:
-    """One that is free, and stays so: below those that the system hands out."""
-    while True:
-        with socket.socket() as free, suppress(OSError):
-            free.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
-            port: int = free.getsockname()[1]
-            return port
 
 
 def answered(client: Client) -> bool:

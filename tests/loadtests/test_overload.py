@@ -12,6 +12,7 @@ from loadtests.overload.conclusion import conclude
 from loadtests.report.result import Overload, read_result
 from loadtests.shapes import Stage
 from tests.repositories import write_model
+from tests.service.conftest import ONE_INSTANCE
 
 STAGES = [Stage("before", 10, 1, 10.0), Stage("overload", 20, 1, 200.0), Stage("after", 10, 1, 10.0)]
 FULL = "503: the queue is full"
@@ -114,7 +115,7 @@ async def test_each_stage_is_told_as_it_begins_and_has_its_own_share_of_computin
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the results go; a model is served that is slow enough to be overloaded."""
-    write_model(tmp_path / "models", slow_rounds=8)
+    write_model(tmp_path / "models", slow_rounds=20, extra=ONE_INSTANCE)
     monkeypatch.setenv("FOVEA_MODEL_REPOSITORY", str(tmp_path / "models"))
     monkeypatch.setenv("FOVEA_MAX_QUEUE_SIZE", "8")
     monkeypatch.delenv("FOVEA_LOADTEST_IMAGES", raising=False)

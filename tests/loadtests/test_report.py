@@ -42,7 +42,7 @@ def test_a_sweep_end_to_end(results: Path, tmp_path: Path, capsys: pytest.Captur
         assert run.readings
         assert run.readings["duration_s"] > 0
         assert run.efficiency
-        assert run.efficiency.service_cpu_us_per_image
+        assert run.efficiency.service_cpu_us_per_image is not None
     environment = result.environment
     assert (environment.model, environment.model_version) == ("colours", "1")
     model = tmp_path / "models" / "colours" / "1" / "model.onnx"

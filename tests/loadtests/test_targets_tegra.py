@@ -149,7 +149,8 @@ def test_lines_come_at_the_interval_and_in_pieces(board: Path) -> None:
 
 def test_tegrastats_that_ends_is_said_and_leaves_no_energy(board: Path) -> None:
     program(board, "tegrastats", "cat lines; exit 3")
-    hardware = Tegra(0.05, board)
+    hardware = Tegra(60.0, board)
+    hardware.interval_s = 0.01
     with Measurement(hardware) as measurement:
         while hardware._process.poll() is None:
             time.sleep(0.01)

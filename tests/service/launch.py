@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +119,15 @@ def running(repository: Path, *arguments: str, may_log: str = "", **settings: ob
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+def lasting_port() -> int:
+    """One that is free, and stays so: below those that the system hands out."""
+    while True:
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", random.randrange(20_000, 32_000)))
+            port: int = free.getsockname()[1]
+            return port
 
 
 async def until(true: Callable[[], bool]) -> None:

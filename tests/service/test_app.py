@@ -24,7 +24,17 @@ from service.pb.fovea.v1 import classifier_pb2 as pb
 from service.pb.fovea.v1 import classifier_pb2_grpc
 from tests.repositories import picture, write_model
 from tests.service.conftest import ONE_INSTANCE
-from tests.service.launch import EXIT_TIMEOUT_S, RunningService, command, environment, run_to_end, running, until
+from tests.service.launch import (
+    EXIT_TIMEOUT_S,
+    RunningService,
+    command,
+    environment,
+    lasting_port,
+    metric_of,
+    run_to_end,
+    running,
+    until,
+)
 from tests.service.pictures import encode, scene
 
 RED = picture("red")
@@ -47,7 +57,7 @@ def fast_repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def slow_repository(tmp_path: Path) -> Path:
-    write_model(tmp_path, "slow", slow_rounds=60, max_batch_size=2, extra=ONE_INSTANCE)
+    write_model(tmp_path, "slow", slow_rounds=240, max_batch_size=2, extra=ONE_INSTANCE)
     return tmp_path
 
 
@@ -168,9 +178,10 @@ def test_a_flag_wins_over_the_environment(fast_repository: Path, tmp_path_factor
 
 async def test_not_ready_while_models_load(tmp_path: Path) -> None:
     """Live, not ready, and stopped by a signal as at any other time."""
-    write_model(tmp_path, slow_rounds=300, max_batch_size=4, extra=ONE_INSTANCE)
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        http_port, grpc_port = one.getsockname()[1], two.getsockname()[1]
+    write_model(tmp_path, slow_rounds=600, max_batch_size=4, extra=ONE_INSTANCE)
+    # A refused port is tried again at once: by default only after a second, when the models may be loaded.
+    soon = [(f"grpc.{which}_reconnect_backoff_ms", 50) for which in ("initial", "min", "max")]
+    http_port, grpc_port = lasting_port(), lasting_port()
     settings = environment(model_repository=tmp_path, http_port=http_port, grpc_port=grpc_port)
     process = await asyncio.create_subprocess_exec(
         *command("serve"), env=settings, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -178,7 +189,7 @@ async def test_not_ready_while_models_load(tmp_path: Path) -> None:
     try:
         async with (
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{http_port}", transport=httpx.AsyncHTTPTransport()) as http,
-            grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
+            grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}", options=soon) as channel,
         ):
             health = health_pb2_grpc.HealthStub(channel)
             check = await health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=60)
@@ -341,7 +352,13 @@ async def test_a_stream_answers_what_it_has_read_before_it_ends(slow_repository:
             stream = classifier_pb2_grpc.ClassifierStub(channel).ClassifyStream()
             for number in range(6):
                 await stream.write(pb.ClassifyRequest(id=str(number), images=[RED]))
-            await until(lambda: in_flight(service, "grpc") == 6)
+
+            def read() -> float:
+                page = service.metrics_page()
+                names = ("fovea_requests_total", "fovea_requests_in_flight")
+                return sum(metric_of(page, name, protocol="grpc") for name in names)
+
+            await until(lambda: read() == 6)
             service.terminate()
             answers = [await stream.read() for _ in range(6)]
             assert sorted(answer.id for answer in answers) == list("012345")

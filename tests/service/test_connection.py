@@ -195,19 +195,19 @@ async def test_requests_sent_at_once_are_answered_in_turn() -> None:
 
 @pytest.mark.parametrize("beginning", [b"GET /", b"GET / HTTP/1.1\r\na: ", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 100])
 async def test_a_head_without_end(beginning: bytes) -> None:
-    async with serving() as address, asyncio.timeout(30):
+    async with serving(HttpConnection) as address, asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(*address)
         writer.write(beginning)
         # As much at a time as is read at a time, so that what follows comes in pieces.
         while not reader._buffer:  # type: ignore[attr-defined]
             writer.write(b"a" * 4096)
             await asyncio.sleep(0.001)
-        assert refusal(await ending(reader)) == (431, f"more than {Impatient.max_head_bytes} bytes")
+        assert refusal(await ending(reader)) == (431, f"more than {HttpConnection.max_head_bytes} bytes")
         writer.close()
 
 
 async def test_one_connection_more_than_there_may_be_is_refused() -> None:
-    async with serving(partial(Impatient, max_connections=2)) as address, asyncio.timeout(30):
+    async with serving(partial(HttpConnection, max_connections=2)) as address, asyncio.timeout(30):
         connections = [await asyncio.open_connection(*address) for _ in range(3)]
         answers = [await reader.readline() for reader, _ in connections[2:]]
         for reader, writer in connections[:2]:

@@ -17,7 +17,7 @@ from tests.service.conftest import ONE_INSTANCE
 from tests.service.launch import run_to_end, running
 
 RED = picture("red")
-READY = grpc.ChannelConnectivity.READY
+IDLE, READY = grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.READY
 ENOUGH = 5
 """Connections, one after the other."""
 
@@ -54,13 +54,14 @@ async def test_connections_are_closed_again_and_again_and_no_call_fails(tmp_path
 
 
 async def test_a_call_outlives_its_connections_age(tmp_path: Path) -> None:
-    write_model(tmp_path, "slow", slow_rounds=60, max_batch_size=2, extra=ONE_INSTANCE)
+    write_model(tmp_path, "slow", slow_rounds=300, max_batch_size=2, extra=ONE_INSTANCE)
     with running(tmp_path, grpc_transport="grpcio", grpc_max_connection_age_s=0.05) as service:
         async with grpc.aio.insecure_channel(service.grpc) as channel:
             call = ClassifierStub(channel).Classify(pb.ClassifyRequest(images=[RED] * 20), timeout=60)
-            while (state := channel.get_state()) is not READY:
+            await channel.wait_for_state_change(IDLE)
+            # It is idle again once the connection is closed for new calls.
+            while (state := channel.get_state()) is not IDLE:
                 await channel.wait_for_state_change(state)
-            await channel.wait_for_state_change(READY)
             assert not call.done()
             assert len((await call).results) == 20
 
@@ -68,7 +69,7 @@ async def test_a_call_outlives_its_connections_age(tmp_path: Path) -> None:
 async def test_after_the_grace_a_call_is_ended(tmp_path: Path) -> None:
     write_model(tmp_path)
     with running(
-        tmp_path, grpc_transport="grpcio", grpc_max_connection_age_s=0.1, grpc_max_connection_age_grace_s=0.1
+        tmp_path, grpc_transport="grpcio", grpc_max_connection_age_s=1, grpc_max_connection_age_grace_s=1
     ) as service:
         async with grpc.aio.insecure_channel(service.grpc) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)

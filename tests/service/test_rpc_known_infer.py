@@ -373,7 +373,7 @@ async def test_a_call_waits_no_longer_than_it_wants(service: Inside, client: Cli
 
 async def test_a_call_is_answered_in_time_or_not_at_all(service: Inside, client: Client) -> None:
     """By its own deadline, or by the service's, which comes first here."""
-    async with inside(service.folder, request_timeout_s=0.3, grpc_transport="native") as hasty, Client(hasty) as other:
+    async with inside(service.folder, request_timeout_s=2.0, grpc_transport="native") as hasty, Client(hasty) as other:
         message = one("alone", PAIR)
         await know(hasty, other, message)
         hasty.gate.shut()

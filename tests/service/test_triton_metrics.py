@@ -14,19 +14,19 @@ from tests.conformance.models import write_simple
 from tests.conformance.wire import simple_inputs
 from tests.repositories import picture, write_model
 from tests.service.conftest import ONE_INSTANCE
-from tests.service.launch import RunningService, running, until
+from tests.service.inside import inside
+from tests.service.launch import RunningService, running
 from tests.triton import install
 from tests.triton.launch import running as running_triton
 
 
 @pytest.fixture(scope="module")
 def own_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """ "colours"; "simple"; and "slow", alone in its batches, with room for two."""
+    """ "colours" and "simple"."""
     repository = tmp_path_factory.mktemp("triton_metrics")
     write_model(repository)
     write_simple(repository)
-    write_model(repository, "slow", slow_rounds=100, max_batch_size=1, extra=ONE_INSTANCE)
-    with running(repository, max_queue_size=2) as service:
+    with running(repository) as service:
         yield service
 
 
@@ -53,30 +53,33 @@ def test_they_are_what_the_statistics_tell(own_service: RunningService) -> None:
             assert value("pending_request_count") == value("request_failure") == 0
 
 
-async def test_what_waits_and_what_is_refused(own_service: RunningService) -> None:
-    def value(name: str, **labels: str) -> float:
-        return own_service.metric(f"nv_inference_{name}", model="slow", **labels)
+async def test_what_waits_and_what_is_refused(tmp_path: Path) -> None:
+    write_model(tmp_path, max_batch_size=1, extra=ONE_INSTANCE)
+    async with (
+        inside(tmp_path, max_queue_size=2) as service,
+        httpx.AsyncClient(base_url=f"http://{service.running.http_address}", timeout=60) as http,
+    ):
 
-    async with httpx.AsyncClient(base_url=own_service.http, timeout=60) as http:
-
-        async def ask() -> int:
+        def ask() -> asyncio.Task[httpx.Response]:
             headers = {"content-type": "image/jpeg"}
-            answer = await http.post("/v1/classify?model=slow", content=picture("red"), headers=headers)
-            return answer.status_code
+            return asyncio.create_task(http.post("/v1/classify", content=picture("red"), headers=headers))
 
-        assert own_service.metric("fovea_queue_limit", model="slow") == 2
-        asked = [asyncio.create_task(ask()) for _ in range(12)]
-        await until(lambda: value("pending_request_count") > 0)
-        codes = await asyncio.gather(*asked)
-        refused = codes.count(503)
-        assert refused
-        assert value("request_failure", reason="REJECTED") == refused
-        assert value("request_success") == len(asked) - refused
-        leavers = [asyncio.create_task(ask()) for _ in range(3)]
-        await until(lambda: value("pending_request_count") > 0)
-        for leaver in leavers:
+        assert await service.metric("fovea_queue_limit", model="colours") == 2
+        service.gate.shut()
+        working = ask()
+        await service.gate.reached()
+        waiting = [ask() for _ in range(2)]
+        await service.waits("colours", 2)
+        assert await service.metric("nv_inference_pending_request_count", model="colours") == 2
+        assert [answer.status_code for answer in await asyncio.gather(*[ask() for _ in range(3)])] == [503] * 3
+        assert await service.metric("nv_inference_request_failure", model="colours", reason="REJECTED") == 3
+        for leaver in waiting:
             leaver.cancel()
-        await until(lambda: value("request_failure", reason="CANCELED") > 0)
+        await service.wait_for_metric(2, "nv_inference_request_failure", model="colours", reason="CANCELED")
+        service.gate.open()
+        assert (await working).status_code == 200
+        assert await service.metric("nv_inference_request_success", model="colours") == 1
+        assert await service.metric("nv_inference_pending_request_count", model="colours") == 0
 
 
 def test_a_refused_version_is_withdrawn_with_its_series(tmp_path: Path) -> None:

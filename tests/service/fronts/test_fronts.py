@@ -31,7 +31,14 @@ RED = picture("red")
 
 def front_pids(service: RunningService) -> list[int]:
     children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
-    return [int(pid) for pid in children if "service.fronts" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return [int(pid) for pid in children if "service.fronts" in command_of(pid)]
+
+
+def command_of(pid: str) -> str:
+    """Empty of a process that is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 def connections_of(pid: int, port: int) -> int:

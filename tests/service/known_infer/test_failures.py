@@ -92,7 +92,7 @@ async def test_a_request_waits_no_longer_than_it_wants(service: Inside, client: 
 
 async def test_a_request_is_answered_in_time_or_not_at_all(tmp_path: Path) -> None:
     write_identity(tmp_path, "pair", "FP32", (2,), max_batch_size=1)
-    async with inside(tmp_path, request_timeout_s=0.3) as service, await service.connect() as client:
+    async with inside(tmp_path, request_timeout_s=2.0) as service, await service.connect() as client:
         await know(service, client, infer("pair", ONE))
         service.gate.shut()
         async with await service.connect() as ordinary:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from service.client import Server
 
 
+SWITCH_INTERVAL_S = 5e-4
+"""An instance whose batch is done needs the interpreter for the next; by default it might wait 5 ms for the loop."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["serve"]:
@@ -158,6 +162,7 @@ def _serve(arguments: list[str]) -> int:
     # Every connection is an open file, and what a process begins with is few.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     # Imported late: `--help` and a wrong setting should not wait for the engine.
     import uvloop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,12 @@ LEAVING = 8
 def repository(tmp_path: Path) -> Path:
     write_model(tmp_path, max_batch_size=2, extra=ONE_INSTANCE)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    assert not [record for record in caplog.get_records("call") if record.exc_info or "Traceback" in record.message]
 
 
 async def test_over_http(repository: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import prod
 from typing import Any
 
@@ -22,6 +22,12 @@ from model.receptive_field import Field, joined
 
 FLOAT32_BYTES = 4
 
+NO_LAYERS = ("placeholder", "get_attr", "output")
+"""What a traced network has besides layers: its input, constants, and what it returns."""
+
+OVER_THE_IMAGE = ("matmul", "amax")
+"""Functions that, in these networks, make one number of the whole image."""
+
 VIEWS = (nn.Flatten, nn.Dropout, nn.Identity)
 """Layers that give, at inference, what they got: no memory of their own."""
 
@@ -34,11 +40,13 @@ class Layer:
         name: its place in the network, or the function's name.
         output: its shape, N left out.
         parameters: trained or not, with biases.
-        multiply_adds: of convolutions and linear layers; biases and all other layers count nothing.
+        multiply_adds: of convolutions, linear layers and products of matrices; biases and all other layers count
+            nothing.
         activation_bytes: of its output in float32.
         receptive_field: height and width in input pixels of what one of its outputs sees, padding included; None
             where it sees the whole image.
-        stride: how many input pixels lie between two of its outputs, in height and width; None likewise.
+        stride: how many input pixels lie between two of its outputs, in height and width; None likewise, and where
+            they are no maps.
         note: what is left out where a window does not fit, and what would.
     """
 
@@ -109,8 +117,7 @@ class _Walk(fx.Interpreter):
         result = super().run_node(n)
         if n.op == "placeholder":
             self._fields[n] = Field.of_pixels()
-        # A constant of the network's has no place among its layers.
-        elif n.op not in ("get_attr", "output") and isinstance(result, Tensor):
+        elif n.op not in NO_LAYERS and isinstance(result, Tensor):
             self._note(n, result)
         return result
 
@@ -124,20 +131,21 @@ class _Walk(fx.Interpreter):
             case nn.Conv2d() | nn.MaxPool2d() | nn.AvgPool2d():
                 windows = _windows(module)
                 field = field.through(windows) if field else None
-                ceil = bool(getattr(module, "ceil_mode", False))
                 pairs = dict.fromkeys(zip(windows, given[0].shape[2:], result.shape[2:], strict=True))
-                notes = [note for window, *sizes in pairs if (note := _left_out(window, *sizes, ceil=ceil))]
+                notes = [note for window, *sizes in pairs if (note := _left_out(module, window, *sizes))]
             case nn.AdaptiveAvgPool2d():
                 field = field.adapted(given[0].shape[2:], result.shape[2:]) if field else None
             case nn.Linear():
+                field = None
+            case None if _function(node) in OVER_THE_IMAGE:
                 field = None
         match module:
             case nn.Conv2d():
                 multiply_adds = result.numel() * prod(module.kernel_size) * module.in_channels // module.groups
             case nn.Linear():
                 multiply_adds = result.numel() * module.in_features
-        if result.ndim != 4:
-            field = None
+            case None if _function(node) == "matmul":
+                multiply_adds = result.numel() * given[0].shape[-1]
         self._fields[node] = field
         self.layers.append(
             Layer(
@@ -148,7 +156,7 @@ class _Walk(fx.Interpreter):
                 multiply_adds=multiply_adds,
                 activation_bytes=0 if isinstance(module, VIEWS) else result.numel() * FLOAT32_BYTES,
                 receptive_field=field.size if field else None,
-                stride=field.stride if field else None,
+                stride=field.stride if field and result.ndim == 4 else None,
                 note="; ".join(notes) or None,
             )
         )
@@ -161,18 +169,20 @@ def _windows(module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> tuple[Window, W
     return Window(*(int(part[0]) for part in along)), Window(*(int(part[1]) for part in along))
 
 
-def _left_out(window: Window, size: int, positions: int, *, ceil: bool) -> str | None:
+def _left_out(module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d, window: Window, size: int, positions: int) -> str | None:
     """What PyTorch does about a window that does not fit: pixels that no position covers, or one that hangs over."""
     if window.positions(size).denominator == 1:
         return None
     rest = size + 2 * window.padding - ((positions - 1) * window.stride + window.extent)
-    if ceil and rest < 0:
+    # PyTorch pads a pooling window by half of it at most.
+    most_padding = None if isinstance(module, nn.Conv2d) else window.size // 2
+    if rest < 0:
         what = f"rounded up to {positions}, whose last window hangs over by {-rest}"
     elif rest <= window.padding:
         what = f"rounded down to {positions}, which leaves out the last {rest} of the padding and no pixel"
     else:
         what = f"rounded down to {positions}, which leaves out the last {rest - window.padding} of {size} pixels"
-    return f"{window.misfit(size)}; {what}"
+    return f"{window.misfit(size, most_padding=most_padding)}; {what}"
 
 
 def _kind(module: nn.Module | None, node: fx.Node) -> str:
@@ -180,18 +190,22 @@ def _kind(module: nn.Module | None, node: fx.Node) -> str:
     match module:
         case nn.Conv2d() | nn.MaxPool2d() | nn.AvgPool2d():
             name = {nn.Conv2d: "conv", nn.MaxPool2d: "max pool", nn.AvgPool2d: "average pool"}[type(module)]
-            vertical, horizontal = _windows(module)
-            words = [f"{name} {vertical.size}x{horizontal.size}", f"stride {vertical.stride}"]
-            words += [f"pad {vertical.padding}"] * bool(vertical.padding)
-            words += [f"dilation {vertical.dilation}"] * (vertical.dilation > 1)
+            size, stride, padding, dilation = zip(*map(astuple, _windows(module)), strict=True)
+            words = [f"{name} {_by(size)}", f"stride {_along(stride)}"]
+            words += [f"pad {_along(padding)}"] * (padding != (0, 0))
+            words += [f"dilation {_along(dilation)}"] * (dilation != (1, 1))
             if isinstance(module, nn.Conv2d) and module.groups > 1:
                 words.append(f"groups {module.groups}")
             return ", ".join(words)
         case None:
-            function = getattr(node.target, "__name__", str(node.target))
+            function = _function(node)
             return {"cat": "concatenate", "amax": "max", "truediv": "divide"}.get(function, function)
     names = {"BatchNorm2d": "batch norm", "AdaptiveAvgPool2d": "average", "ReLU": "ReLU", "GELU": "GELU"}
     return names.get(type(module).__name__, type(module).__name__.lower())
+
+
+def _function(node: fx.Node) -> str:
+    return getattr(node.target, "__name__", str(node.target))
 
 
 def table(summary: Summary) -> str:
@@ -227,6 +241,11 @@ def table(summary: Summary) -> str:
 def _by(sides: tuple[float, float]) -> str:
     height, width = sides
     return f"{height:g}x{width:g}"
+
+
+def _along(sides: tuple[int, int]) -> str:
+    """One number where height and width have the same."""
+    return _by(sides) if sides[0] != sides[1] else str(sides[0])
 
 
 def read_shape(text: str) -> InputShape:

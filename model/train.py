@@ -43,7 +43,7 @@ COMPILED_ON = frozenset({"cuda"})
 """Types of devices for which the network is compiled, which takes the first step of a run longer."""
 
 AVERAGED_LR = 0.25
-"""The learning rate while weights are averaged, relative to the one at the start."""
+"""The learning rate while weights are averaged, relative to the highest."""
 
 PIXELS = ([0.0] * 3, [1 / 255] * 3)
 """Mean and standard deviation, on the scale 0 to 1, that leave pixels the whole numbers from 0 to 255."""
@@ -109,6 +109,8 @@ def train(
     if isinstance(net, FastCNN | OnFeatures) and not resumed:
         sample = torch.randperm(len(images), generator=_generator(recipe.seed, "whitening"))[:5000]
         net.prepare(images[sample.to(device)], preprocess)
+        # Sums are not rounded alike on every machine, and not twice alike on a GPU.
+        workers.take_the_firsts(net)
     optimizers = optimizers_for(
         net,
         recipe.optimizer,
@@ -214,7 +216,6 @@ def train(
                             raise RunError(f"the loss is {mean_loss} at step {step}: the learning rate is too high")
 
             epoch_seconds = time.perf_counter() - epoch_start
-            seconds += epoch_seconds
             if step == total_steps and recipe.averaged_epochs:
                 # The averaged weights have statistics of their own, which no step has seen. Every batch counts the
                 # same for them, and a single image may have no variance: whole batches alone.
@@ -223,6 +224,7 @@ def train(
                 batches = (preprocess(images[batch.to(device)]) for batch in torch.split(sample, batch_size))
                 update_bn(batches, average.module)
                 net.load_state_dict(average.module.state_dict())
+            seconds += time.perf_counter() - epoch_start
             if log and step == last_step:
                 metrics = {
                     "epoch": epoch + 1,

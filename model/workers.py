@@ -44,6 +44,12 @@ class Workers:
         """The network to run forward: after backward, its gradients are the mean over the workers."""
         return DistributedDataParallel(net) if self.count > 1 else net
 
+    def take_the_firsts(self, net: nn.Module) -> None:
+        """Give the network the weights and the constants that the first worker's has; needs all of them."""
+        if self.count > 1:
+            for tensor in net.state_dict().values():
+                dist.broadcast(tensor, 0)
+
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the workers, of any shape; needs all of them."""
         if self.count == 1:

@@ -86,6 +86,10 @@ def share(text: str) -> float:
     return value
 
 
+LARGEST_INTEGER = 2**63 - 1
+"""That PyTorch's random numbers begin from."""
+
+
 def at_least(minimum: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         try:
@@ -94,6 +98,8 @@ def at_least(minimum: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if value < minimum:
             raise argparse.ArgumentTypeError(f"{value} is too small: must be {minimum} or more")
+        if value > LARGEST_INTEGER:
+            raise argparse.ArgumentTypeError(f"{value} is too large: must be {LARGEST_INTEGER} or less")
         return value
 
     return number

@@ -24,7 +24,8 @@ def add(commands: Commands) -> None:
         nargs="?",
         const="",
         metavar="NAME",
-        help="publish a second model, of what the last linear layer takes, for retrieval; default: <name>_features",
+        help="publish a second model, of what the last linear layer takes, for retrieval, and never mirrored; "
+        "default: <name>_features",
     )
     command.add_argument(
         "--mirrored",

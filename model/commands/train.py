@@ -46,7 +46,12 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--optimizer", choices=list(OPTIMIZERS), help="default: the recipe's; another brings its own --lr and --l2"
     )
-    command.add_argument("--lr", type=positive, help="learning rate at its highest; default: the recipe's")
+    command.add_argument(
+        "--lr",
+        type=positive,
+        help="learning rate at its highest, with muon that of the last layer, and the others' in proportion; "
+        "default: the recipe's",
+    )
     command.add_argument("--schedule", choices=list(SCHEDULES), help="of the learning rate; default: the recipe's")
     command.add_argument("--loss", choices=list(LOSSES), help="default: softmax")
     command.add_argument("--l1", type=not_negative, help="weight of the sum of absolute weights, default: 0")
@@ -117,6 +122,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     given = {key: getattr(options, key) for key in CHOSEN if getattr(options, key) is not None}
     if options.epochs is not None:
         given.setdefault("averaged_epochs", 0)
+    if options.lr is not None and recipe.muon_lr is not None:
+        given["muon_lr"] = recipe.muon_lr * options.lr / recipe.lr
     if options.loss is not None:
         recipe = with_loss(recipe, options.loss)
     return replace(recipe, **given)

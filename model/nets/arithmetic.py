@@ -45,11 +45,11 @@ class Window:
         result = str(found) if found.denominator == 1 else f"{float(found):.2f}"
         return f"({size} - {self.extent} + 2*{self.padding})/{self.stride} + 1 = {result}"
 
-    def misfit(self, size: int, *, paddable: bool = True) -> str | None:
+    def misfit(self, size: int, *, most_padding: int | None = None) -> str | None:
         """Why it does not fit an input of `size` pixels, and the nearest values that do; None where it fits.
 
         Args:
-            paddable: whether padding is among what could be changed.
+            most_padding: of this window; None where it has no bound.
         """
         found = self.positions(size)
         if found < 1:
@@ -58,7 +58,8 @@ class Window:
             return None
         rest = (size - self.extent + 2 * self.padding) % self.stride
         sizes = [near for near in (size - rest, size - rest + self.stride) if near > 0]
-        paddings = [p for p in range(self.padding + self.stride) if paddable and self._fits(size, padding=p)]
+        bound = self.padding + self.stride - 1 if most_padding is None else most_padding
+        paddings = [p for p in range(min(self.padding + self.stride, bound + 1)) if self._fits(size, padding=p)]
         paddings.sort(key=lambda p: abs(p - self.padding))
         strides = [
             *[s for s in range(self.stride, 0, -1) if self._fits(size, stride=s)][:1],

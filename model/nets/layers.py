@@ -77,7 +77,7 @@ def _windowed(kind: str, text: str, shape: InputShape) -> tuple[nn.Module, Input
             )
         conv = nn.Conv2d(channels, filters, moved.size, moved.stride, moved.padding, moved.dilation, groups)
         return conv, (filters, height, width)
-    if 2 * moved.padding > moved.size:
+    if moved.padding > moved.size // 2:
         raise NetError(
             f"{text}: P = {moved.padding} is more than half of F = {moved.size}, which pooling does not take"
         )

@@ -102,7 +102,7 @@ def pattern(text: str, num_classes: int, input_shape: InputShape) -> nn.Module:
             channels = filters
         if read.pooling:
             kind, pool = read.pooling
-            height, width = _fit(read, pool, height, width, f"pooling of block {block}", paddable=False)
+            height, width = _fit(read, pool, height, width, f"pooling of block {block}", most_padding=0)
             layers.append((nn.MaxPool2d if kind == "max" else nn.AvgPool2d)(pool.size, pool.stride))
     layers.append(nn.Flatten())
     units = channels * height * width
@@ -115,10 +115,10 @@ def pattern(text: str, num_classes: int, input_shape: InputShape) -> nn.Module:
 
 
 def _fit(
-    read: Pattern, window: Window, height: int, width: int, where: str, *, paddable: bool = True
+    read: Pattern, window: Window, height: int, width: int, where: str, *, most_padding: int | None = None
 ) -> tuple[int, int]:
     for size in (height, width):
-        misfit = window.misfit(size, paddable=paddable)
+        misfit = window.misfit(size, most_padding=most_padding)
         if misfit:
             raise NetError(f"{read.text}: {where}, on {height}x{width}: {misfit}")
     return int(window.positions(height)), int(window.positions(width))

@@ -16,7 +16,7 @@ from model.images import Pixels, read_pixels
 from model.pictures.figure import PictureError
 from model.pictures.tiles import Image, columns_for, draw_tiles, in_rows
 from model.run import Run
-from model.summary import Layer, summarise_net
+from model.summary import NO_LAYERS, Layer, summarise_net
 
 MOST_LAYERS, MOST_MAPS = 12, 12
 """That are drawn when no layer is chosen."""
@@ -55,7 +55,8 @@ def draw_activations(figure: Figure, run: Run, file: Path, layer: str | None = N
         raise PictureError(
             f"{run.recipe.net} has no layer {layer!r} with maps: must be one of {', '.join(e.name for e, _ in layers)}"
         )
-    ((of, maps),) = chosen
+    # One that runs twice is drawn as it runs first.
+    of, maps = chosen[0]
     rows = [[pixels], *([*row] for row in in_rows([*maps], columns_for(len(maps), wide=1.6)))]
     names = ["image", _name(of), *[""] * (len(rows) - 2)]
     draw_tiles(figure, rows, side_inches=0.8, row_names=names, title=title)
@@ -75,7 +76,7 @@ def activation_maps(run: Run, pixels: Pixels) -> tuple[list[tuple[Layer, npt.NDA
         logits = watch.run(run.preprocess(torch.tensor(pixels)[None])).numpy()
     layers = summarise_net(run.net, (3, run.image_size, run.image_size)).layers
     maps = [
-        (layer, _scaled(output[0].numpy()))
+        (layer, _scaled(output[0].float().numpy()))
         for layer, output in zip(layers, watch.outputs, strict=True)
         if len(layer.output) == 3 and layer.output[1:] != (1, 1)
     ]
@@ -92,7 +93,7 @@ class _Watch(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.op not in ("placeholder", "output") and isinstance(result, Tensor):
+        if n.op not in NO_LAYERS and isinstance(result, Tensor):
             # The next layer may work in place.
             self.outputs.append(result.clone())
         return result

@@ -19,7 +19,9 @@ def draw_filters(figure: Figure, run: Run) -> None:
     """
     layer = first_layer(run.net)
     if not isinstance(layer, nn.Conv2d) or layer.weight.size(1) != 3:
-        raise PictureError(f"{run.folder}: {run.recipe.net} does not begin with a convolution: it has no filters")
+        raise PictureError(
+            f"{run.folder}: {run.recipe.net} does not begin with a convolution of all channels: it has no filters"
+        )
     filters = [*weight_images(run, layer.weight)]
     height, width = layer.kernel_size
     title = f"{run.recipe.net}: its {len(filters)} first filters, {height}x{width}"

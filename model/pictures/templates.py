@@ -21,7 +21,7 @@ def draw_templates(figure: Figure, run: Run) -> None:
     """
     name, shape = run.recipe.net, (3, run.image_size, run.image_size)
     layer = first_layer(run.net)
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, nn.Conv2d) and layer.weight.size(1) == 3:
         raise PictureError(f"{run.folder}: {name} begins with a convolution: it has filters, and no templates")
     if not isinstance(layer, nn.Linear) or layer.in_features != prod(shape):
         raise PictureError(f"{run.folder}: {name} sees features of the image, not its pixels: it has no templates")

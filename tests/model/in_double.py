@@ -17,6 +17,7 @@ from torch import Tensor
 
 import model.train
 from model.data import Dataset, augment, synthetic
+from model.nets import build
 from model.nets.preprocess import Preprocess
 from model.recipe import RECIPES, Recipe, with_optimizer
 from model.train import train
@@ -86,11 +87,21 @@ def seen(folder: Path, workers: Workers) -> list[list[int]]:
     return steps
 
 
+def of_the_first(workers: Workers) -> list[Tensor]:
+    """What a network of fixed features has after each worker learned others."""
+    net = build("bovw", 3, (3, 16, 16))
+    for tensor in net.state_dict().values():
+        tensor.fill_(1 + workers.rank)
+    workers.take_the_firsts(net)
+    return [*net.state_dict().values()]
+
+
 def everything(folder: Path, workers: Workers) -> None:
     for name, recipe in RECIPES_IN_DOUBLE.items():
         started(recipe, folder / name, workers)
     stopped(MUON, folder / "stopped", workers)
     torch.save(seen(folder / "seen", workers), folder / f"seen by {workers.rank}.pt")
+    torch.save(of_the_first(workers), folder / f"of the first at {workers.rank}.pt")
 
 
 if __name__ == "__main__":

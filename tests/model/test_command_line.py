@@ -96,6 +96,11 @@ def test_a_recipe_changed_by_flags(tmp_path: Path, capsys: pytest.CaptureFixture
     recipe = load_run(tmp_path / "fast").recipe
     assert (recipe.net, recipe.optimizer, recipe.loss, recipe.label_smoothing) == ("fastcnn", "muon", "svm", 0.0)
 
+    assert run("train", "synthetic", "--run", tmp_path / "slow", "--epochs", 1, "--lr", 0.25) == 0
+    changed = load_run(tmp_path / "slow").recipe
+    assert changed.lr == 0.5 * recipe.lr
+    assert changed.muon_lr == pytest.approx(0.5 * 0.17)
+
 
 def test_a_real_interrupt_and_a_resume_without_flags(photos: Path, tmp_path: Path) -> None:
     """Where in the 300 steps the signal arrives makes no difference."""
@@ -222,6 +227,7 @@ def test_a_worker_without_a_device_of_its_own_is_told(
     [
         ("--epochs", "0", "0 is too small: must be 1 or more"),
         ("--batch-size", "1", "1 is too small: must be 2 or more"),
+        ("--seed", str(2**63), "9223372036854775808 is too large: must be 9223372036854775807 or less"),
         ("--image-size", "0", "0 is too small: must be 1 or more"),
         ("--hold-out", "-1", "-1 is too small: must be 0 or more"),
         ("--cutout", "-1", "-1 is too small: must be 0 or more"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -171,16 +172,39 @@ def test_a_table() -> None:
             "input                             3x32x31",
             "0      conv 5x5, stride 1, pad 2  10x32x31         760        744,000  39,680   5x5     1x1",
             "1      max pool 3x3, stride 3 *   10x10x10           0              0   4,000   7x7     3x3",
-            "2      flatten                    1000               0              0       0   all",
+            "2      flatten                    1000               0              0       0   7x7",
             "3      linear                     4              4,004          4,000      16   all",
             "total                                            4,764        748,000  43,696",
             "",
-            "* 1: (32 - 3 + 2*0)/3 + 1 = 10.67 is not whole: N = 30 or 33, P = 2, or S = 1 would fit; "
+            "* 1: (32 - 3 + 2*0)/3 + 1 = 10.67 is not whole: N = 30 or 33, or S = 1 would fit; "
             "rounded down to 10, which leaves out the last 2 of 32 pixels; "
             "(31 - 3 + 2*0)/3 + 1 = 10.33 is not whole: N = 30 or 33, P = 1, or S = 2 would fit; "
             "rounded down to 10, which leaves out the last 1 of 31 pixels",
         ]
     )
+
+
+@pytest.mark.parametrize("layer", ["conv2d:filters=4,F=3,S=4", "maxpool:F=3", "maxpool:F=4", "avgpool:F=5"])
+@pytest.mark.parametrize("size", range(5, 13))
+def test_what_would_fit_is_taken_and_fits(layer: str, size: int) -> None:
+    (found,) = summarise([layer], 10, (3, size, size)).layers
+    for padding in re.findall(r"P = (\d+)", found.note or ""):
+        (padded,) = summarise([f"{layer},P={padding}"], 10, (3, size, size)).layers
+        assert padded.note is None
+
+
+def test_a_histogram_costs_its_product_of_matrices_and_sees_all_from_there_on() -> None:
+    found = summarise(["colour_histogram"], 10, (3, 32, 32))
+    assert found.multiply_adds == 64 * 8 * 1024 + 512 * 10
+    (product,) = [number for number, layer in enumerate(found.layers) if layer.name == "matmul"]
+    assert {layer.receptive_field for layer in found.layers[:product]} == {(1, 1)}
+    assert {layer.receptive_field for layer in found.layers[product:]} == {None}
+
+
+def test_a_window_that_is_no_square() -> None:
+    down, across = summarise(["hog"], 10, (3, 32, 32)).layers[:2]
+    assert down.kind == "conv 3x1, stride 1, pad 1x0, groups 3"
+    assert across.kind == "conv 1x3, stride 1, pad 0x1, groups 3"
 
 
 def run(*arguments: str) -> int:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,25 @@ def test_the_result_is_the_mean_of_the_last_epochs_weights(
     torch.testing.assert_close(weights(run)["head.weight"], torch.stack(seen).mean(0))
     # Statistics of the averaged weights, by one pass over the images; the last 6 are no whole batch.
     assert weights(run)["groups.1.2.num_batches_tracked"] == 10
+
+
+def test_the_statistics_of_averaged_weights_are_part_of_the_training_time(
+    shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def later() -> float:
+        nonlocal now
+        now += 1e-6
+        return now
+
+    def long(*_: object) -> None:
+        nonlocal now
+        now += 5
+
+    monkeypatch.setattr(time, "perf_counter", later)
+    monkeypatch.setattr(model.train, "update_bn", long)
+    assert start(shapes, FASTCNN, tmp_path).metrics()[-1]["seconds"] == 5
 
 
 def test_one_image_that_is_left_over_gives_no_statistics(shapes: Dataset, tmp_path: Path) -> None:

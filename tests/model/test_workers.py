@@ -93,6 +93,12 @@ def test_an_image_is_seen_once_an_epoch_or_left_over_for_another(one: Path, two:
         assert (first, second) == (batch[0::2], batch[1::2])
 
 
+def test_all_have_the_features_that_the_first_one_learned(two: Path) -> None:
+    for rank in range(2):
+        tensors = torch.load(two / f"of the first at {rank}.pt")
+        assert {float(value) for tensor in tensors for value in (tensor.min(), tensor.max())} == {1.0}
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_shares_make_up_the_batch(count: int) -> None:
     shares = [range(20)[Workers(rank, count).share(20)] for rank in range(count)]

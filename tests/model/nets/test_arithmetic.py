@@ -81,9 +81,13 @@ def test_the_nearest_values_that_are_told_do_fit(stride: int, padding: int, dila
             assert abs(int(told["P"]) - padding) == min(abs(near - padding) for near in fitting)
 
 
-def test_pooling_is_not_told_to_pad() -> None:
-    message = Window(3, 3).misfit(7, paddable=False)
-    assert message == "(7 - 3 + 2*0)/3 + 1 = 2.33 is not whole: N = 6 or 9, or S = 2 would fit"
+def test_only_paddings_that_the_window_takes_are_told() -> None:
+    without = "(7 - 3 + 2*0)/3 + 1 = 2.33 is not whole: N = 6 or 9, or S = 2 would fit"
+    assert Window(3, 3).misfit(7, most_padding=0) == without
+    assert Window(3, 3).misfit(7, most_padding=1) == without.replace(", or S", ", P = 1, or S")
+    # P = 2 would fit.
+    found = "(8 - 3 + 2*0)/3 + 1 = 2.67 is not whole: N = 6 or 9, or S = 1 would fit"
+    assert Window(3, 3).misfit(8, most_padding=1) == found
     assert Window(2, 2).misfit(8) is None
 
 

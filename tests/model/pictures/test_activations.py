@@ -73,6 +73,21 @@ def test_all_maps_of_one_layer(run_of: Callable[[str], Run], file: Path, figure:
     assert [text.get_text() for text in axes.texts if text.get_text()] == ["image", "3: conv 5x5, stride 1\n16x2x2"]
 
 
+@pytest.mark.parametrize("net", ["colour_histogram", "hog", "bovw", "features"])
+def test_of_features(net: str, run_of: Callable[[str], Run], file: Path, shapes: Dataset, figure: Figure) -> None:
+    run = run_of(net)
+    draw_activations(figure, run, file)
+    for layer, maps in activation_maps(run, shapes.images[0])[0]:
+        assert maps.shape == layer.output
+        assert (maps.min(), maps.max()) >= (0, 0)
+
+
+def test_a_layer_that_runs_twice(run_of: Callable[[str], Run], file: Path, figure: Figure) -> None:
+    draw_activations(figure, run_of("bovw"), file, "features.0.patch_mean")
+    (axes,) = figure.axes
+    assert len(axes.images) == 1 + 1
+
+
 def test_refusals(run_of: Callable[[str], Run], file: Path, figure: Figure) -> None:
     with pytest.raises(PictureError, match="no layer '9' with maps: must be one of 0, 1, 2, 3, 4, 5"):
         draw_activations(figure, run_of("lenet"), file, "9")

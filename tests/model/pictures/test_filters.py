@@ -29,7 +29,9 @@ def test_the_filters_of_the_first_layer(
     assert axes.get_title(loc="left") + axes.get_title() == f"{net}: its {count} first filters, {side}x{side}"
 
 
-@pytest.mark.parametrize("net", ["linear", "two_layer"])
+@pytest.mark.parametrize("net", ["linear", "two_layer", "hog"])
 def test_a_network_without_convolution_has_none(net: str, run_of: Callable[[str], Run], figure: Figure) -> None:
-    with pytest.raises(PictureError, match=f"{net} does not begin with a convolution: it has no filters"):
+    with pytest.raises(
+        PictureError, match=f"{net} does not begin with a convolution of all channels: it has no filters"
+    ):
         draw_filters(figure, run_of(net))

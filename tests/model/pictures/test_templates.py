@@ -38,6 +38,8 @@ def test_a_bank_of_templates(run_of: Callable[[str], Run], figure: Figure) -> No
 def test_a_convolution_has_none(run_of: Callable[[str], Run], figure: Figure) -> None:
     with pytest.raises(PictureError, match="lenet begins with a convolution: it has filters, and no templates"):
         draw_templates(figure, run_of("lenet"))
+    with pytest.raises(PictureError, match="hog sees features of the image, not its pixels: it has no templates"):
+        draw_templates(figure, run_of("hog"))
 
 
 def test_features_have_none(run_of: Callable[[str], Run], figure: Figure) -> None:

@@ -148,7 +148,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
                 )
             )
 
-        if not await _unless_stopped(repository.start(), lifecycle):
+        if not await _unless_stopped(repository.start(), lifecycle, give_up=True):
             return
         for problem in repository.catalogue.problems():
             log.error("%s", problem)

@@ -39,20 +39,17 @@ class VersionEntry:
 class ModelEntry:
     """A model; `reason` says why its versions could not be tried, the last time they were to be.
 
-    `wanted` is False of a model that nobody has asked to be loaded, or that was unloaded. `traffic` is None where its
-    highest version that is ready answers, as nothing is declared of a rollout.
+    `wanted` is False of a model that nobody has asked to be loaded, or that was unloaded. `gives_features`, and no
+    classes, is what its versions did that were ready last. `traffic` is None where its highest version that is ready
+    answers, as nothing is declared of a rollout.
     """
 
     name: str
     versions: dict[str, VersionEntry] = field(default_factory=dict)
     reason: str = ""
     wanted: bool = True
+    gives_features: bool = False
     traffic: Traffic | None = None
-
-    @property
-    def gives_features(self) -> bool:
-        """Whether what it has ready gives features, and no classes."""
-        return any(entry.served and entry.served.gives_features for entry in self.versions.values())
 
     def ready(self, version: str) -> ServedVersion | None:
         entry = self.versions.get(version)
@@ -64,7 +61,8 @@ class Catalogue:
 
     Args:
         models: by name; whoever loads and unloads them changes this.
-        default_model: what a request that names no model gets; None: the only model that gives no features.
+        default_model: what a request that names no model gets; None: the only model, or the only one that gives no
+            features.
     """
 
     def __init__(self, models: dict[str, ModelEntry], default_model: str | None) -> None:
@@ -177,6 +175,8 @@ class Catalogue:
         """The models that a request without a name may mean."""
         if self.default_model is not None and not features:
             return [self.default_model]
+        if len(self.models) == 1 and not features:
+            return [*self.models]
         return [model.name for model in self.models.values() if model.gives_features is features]
 
     def ready_versions(self, name: str) -> list[str]:

@@ -46,6 +46,11 @@ class OpenedVersion:
     instances: Sequence[Instance]
     proven: bool
 
+    def close(self) -> None:
+        """Release the sessions, where it is not to take requests after all."""
+        for instance in self.instances:
+            instance.close()
+
 
 class Batcher(Protocol):
     """Where the requests for a version wait: a `DynamicBatcher`, or what stands for one in another process."""
@@ -170,7 +175,8 @@ class ServedVersion:
             await self._unused.wait()
         await self.batcher.close()
         for instance in self.instances:
-            instance.close()
+            # Triton, which it may have to tell, may hang.
+            await asyncio.to_thread(instance.close)
 
 
 def open_version(folder: Path, version: str, proto: pb.ModelConfig, engine: Engine) -> OpenedVersion:

@@ -72,7 +72,8 @@ def version_numbers(folder: Path, filename: str) -> list[int]:
 def content_of(folder: Path, version: str) -> str:
     """What stands for the content of a version's files, and of the model's own but for its config."""
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*"), *folder.joinpath(version).rglob("*")]):
+    # Hidden ones are an editor's, or a config that is being written.
+    for path in sorted([*folder.glob("[!.]*"), *folder.joinpath(version).rglob("*")]):
         # Files come and go while a model is being copied here.
         with suppress(FileNotFoundError):
             status = path.stat()

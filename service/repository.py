@@ -95,8 +95,7 @@ class Repository:
             raise StartError(f"FOVEA_DEFAULT_MODEL={default_model}: {folder} holds {', '.join(self.models)}")
         for name, model in self.models.items():
             model.wanted = wanted is None or name in wanted
-        only = next(iter(self.models)) if len(self.models) == 1 else None
-        self.catalogue = Catalogue(self.models, default_model or only)
+        self.catalogue = Catalogue(self.models, default_model)
 
     async def start(self) -> None:
         """Load every model that is wanted.
@@ -212,9 +211,10 @@ class Repository:
             for number in numbers
         }
         before_it = any(entry.served for entry in model.versions.values())
-        self._take_up(model, rollout, unless_current_is_missing=True)
+        self._take_up(model, rollout, unless_current_is_missing=before_it)
         failed = []
-        for version, content in contents.items():
+        # The current one first: nothing stands in for it.
+        for version, content in sorted(contents.items(), key=lambda item: item[0] != rollout.current):
             entry = model.versions.get(version)
             if entry and entry.served and entry.content == content:
                 entry.tried, entry.reason = content, ""
@@ -256,8 +256,9 @@ class Repository:
         entry = VersionEntry(version, content, content)
         if old is None or not old.served:
             model.versions[version] = entry
+        opening = asyncio.create_task(asyncio.to_thread(open_version, folder, version, proto, self._engine))
         try:
-            opened = await asyncio.to_thread(open_version, folder, version, proto, self._engine)
+            opened = await asyncio.shield(opening)
         except Exception as error:
             if old and old.served:
                 log.error("%s version %s: stays as it was: %s", model.name, version, _reason(error))
@@ -269,13 +270,16 @@ class Repository:
             entry.reason, entry.tried = _reason(error), content
             return entry
         except BaseException:
-            # Cancelled: as if it had not been tried.
+            # Cancelled: as if it had not been tried. A thread cannot be: what it opens is waited for, and closed.
             if old:
                 model.versions[version] = old
             else:
                 del model.versions[version]
+            with suppress(Exception):
+                await asyncio.to_thread((await opening).close)
             raise
         entry.served, entry.state = self._serve(opened), State.READY
+        model.gives_features = entry.served.gives_features
         model.versions[version] = entry
         if old:
             self._withdraw(old)

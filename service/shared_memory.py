@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,16 @@ FOLDER = Path("/dev/shm")
 
 @dataclass(frozen=True)
 class SystemRegion:
-    """A part of a shared memory object, open."""
+    """A part of a shared memory object, open for as long as somebody has this: it may be read in another thread."""
 
     name: str
     key: str
     offset: int
     byte_size: int
     descriptor: int
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, os.close, self.descriptor)
 
     def read(self, offset: int, byte_size: int) -> bytes:
         content = os.pread(self.descriptor, byte_size, self.offset + offset)
@@ -39,9 +43,6 @@ class SystemRegion:
         if os.fstat(self.descriptor).st_size < self.offset + self.byte_size:
             raise InvalidInputError(f"shared memory region '{self.name}' is shorter than when it was registered")
         os.pwrite(self.descriptor, content, self.offset + offset)
-
-    def close(self) -> None:
-        os.close(self.descriptor)
 
 
 Region = SystemRegion | CudaRegion
@@ -190,7 +191,8 @@ class SharedMemory:
     def _forget(self, regions: Iterable[Region]) -> None:
         for region in list(regions):
             del self._regions[region.name]
-            region.close()
+            if isinstance(region, CudaRegion):
+                region.close()
 
     def _require_free(self, name: str) -> None:
         if name in self._regions:

@@ -113,8 +113,9 @@ def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence
             f"input '{name}' got {len(values)} elements: shape {_listed(shape)} of {datatype} takes {count}"
         )
     try:
-        return np.array(values, DTYPES[datatype]).reshape(shape)
-    except (ValueError, TypeError, OverflowError) as error:
+        with np.errstate(over="raise"):
+            return np.array(values, DTYPES[datatype]).reshape(shape)
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise InvalidInputError(f"input '{name}': its values are no {datatype}: {error}") from None
 
 

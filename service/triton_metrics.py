@@ -17,8 +17,8 @@ COUNTERS: dict[str, tuple[str, Callable[[VersionStatistics], float]]] = {
     "nv_inference_count": ("Rows that were inferred.", lambda counted: counted.inference_count),
     "nv_inference_exec_count": ("Batches that were run.", lambda counted: counted.execution_count),
     "nv_inference_request_duration_us": (
-        "Time of all requests, from the queue to the answer.",
-        lambda counted: (counted.success.ns + counted.fail.ns) // 1000,
+        "Time of the requests that were answered, from the queue to the answer.",
+        lambda counted: counted.success.ns // 1000,
     ),
     "nv_inference_queue_duration_us": ("Their time in the queue.", lambda counted: counted.queue.ns // 1000),
     "nv_inference_compute_input_duration_us": (

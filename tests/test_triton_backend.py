@@ -118,6 +118,7 @@ async def test_answers_equal_those_in_process(upstream: Upstream, shared_memory:
     conformance.write_identity(repository, "texts", "BYTES", (1,))
     conformance.write_identity(repository, "halves", "FP16", (-1,))
     conformance.write_identity(repository, "two_open", "FP32", (-1, -1))
+    write_detector(repository)
     with (
         upstream.start(repository),
         running(repository) as inside,
@@ -128,13 +129,25 @@ async def test_answers_equal_those_in_process(upstream: Upstream, shared_memory:
         for model, image in (("cifar10", golden(repository)), ("colours", picture("lime"))):
             assert_close(over_http(outside, model, image), over_http(inside, model, image))
             assert_close(over_grpc(outside, model, [image] * 20), over_grpc(inside, model, [image] * 20))
-        rows_of = {"simple": 3, "datatypes": 0, "classifier": 8, "texts": 2, "halves": 5, "two_open": 2}
+        rows_of = {"simple": 3, "datatypes": 0, "classifier": 8, "texts": 2, "halves": 5, "two_open": 2, "detector": 0}
         for model, rows in rows_of.items():
             there, here = tensors(outside, model, rows), tensors(inside, model, rows)
             assert there.keys() == here.keys()
             for name, array in here.items():
                 assert there[name].dtype == array.dtype
                 np.testing.assert_array_equal(there[name], array)
+
+
+def write_detector(repository: Path) -> None:
+    """One picture in, which has no axis of rows to be batched along, and as many boxes out as it finds: 5."""
+    boxes = onnx.numpy_helper.from_array(np.arange(30, dtype=np.float32).reshape(5, 6), "boxes")
+    nodes = [
+        onnx.helper.make_node("ReduceMax", ["picture"], ["brightest"], keepdims=0),
+        onnx.helper.make_node("Mul", ["boxes", "brightest"], ["found"]),
+    ]
+    picture = conformance.Value("picture", "FP32", (1, 3, 2, 2))
+    found = conformance.Value("found", "FP32", (-1, 6))
+    conformance.write_model(repository, "detector", [picture], [found], {1: (nodes, [boxes])}, max_batch_size=0)
 
 
 def index(service: RunningService) -> object:

@@ -102,6 +102,8 @@ class OnnxRuntimeSession:
 
     def share_idle_cores(self, path: Path, others: Sequence[OnnxRuntimeSession]) -> None:
         """Have this session and others of the same graph, on this CPU, lend each other their cores where that helps."""
+        if self._strings:
+            return
         wide = _session(path, CPU, threads=available_cores())
         if is_worth_it(wide.run, self.session.run, self.graph.inputs):
             self.idle_cores = IdleCores(wide.run)

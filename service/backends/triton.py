@@ -90,7 +90,7 @@ class TritonEngine:
         graph = Graph(_specs(metadata.inputs), _specs(metadata.outputs))
         instances = sum(group.count * max(1, len(group.gpus)) for group in theirs.instance_group)
         # One more than it has instances, so that the next batch is there when one of them is done.
-        return [TritonSession(self, self._stub, config.name, version, graph) for _ in range(instances + 1)]
+        return [TritonSession(self, self._stub, theirs, version, graph) for _ in range(instances + 1)]
 
     def failure(self, error: grpc.RpcError) -> FoveaError:
         """What a failed inference is to its callers."""
@@ -135,14 +135,15 @@ class TritonSession:
         self,
         engine: TritonEngine,
         stub: service_pb2_grpc.GRPCInferenceServiceStub,
-        model: str,
+        config: pb.ModelConfig,
         version: str,
         graph: Graph,
     ) -> None:
         self.graph = graph
         self._engine = engine
         self._stub = stub
-        self._model = model
+        self._model = config.name
+        self._batched = config.max_batch_size > 0
         self._version = version
         self._datatypes = {spec.name: spec.datatype for spec in graph.inputs}
         self._memory = TritonMemory(stub) if engine.shared_memory else None
@@ -222,7 +223,7 @@ class TritonSession:
     def _output_bytes(self, name: str, rows: int) -> int:
         """How many bytes an output takes for so many rows; 0 where that is not known beforehand."""
         spec = next(spec for spec in self.graph.outputs if spec.name == name)
-        dims = (rows, *spec.dims[1:]) if spec.dims[:1] == (-1,) else spec.dims
+        dims = (rows, *spec.dims[1:]) if self._batched else spec.dims
         if spec.datatype == "BYTES" or -1 in dims:
             return 0
         return prod(dims) * DTYPES[spec.datatype].itemsize

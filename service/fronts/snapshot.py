@@ -58,6 +58,7 @@ class ModelSnapshot:
     name: str
     reason: str
     wanted: bool
+    gives_features: bool
     rollout: Rollout | None
     versions: tuple[VersionSnapshot, ...]
 
@@ -102,6 +103,7 @@ def snapshot_of(catalogue: Catalogue, numbers: Mapping[ServedVersion, int], bloc
             model.name,
             model.reason,
             model.wanted,
+            model.gives_features,
             model.traffic.rollout if model.traffic else None,
             tuple(map(version_snapshot, model.versions.values())),
         )
@@ -149,7 +151,7 @@ class Mirror:
         return list(before.values())
 
     def _update(self, entry: ModelEntry, told: ModelSnapshot) -> None:
-        entry.reason, entry.wanted = told.reason, told.wanted
+        entry.reason, entry.wanted, entry.gives_features = told.reason, told.wanted, told.gives_features
         entry.versions = {
             version.version: VersionEntry(
                 version.version,

@@ -68,6 +68,8 @@ async def http_server(
         headers=[("x-content-type-options", "nosniff")],
         proxy_headers=False,
         timeout_graceful_shutdown=1,
+        # For the next request there is as much time as for the first.
+        timeout_keep_alive=int(HttpConnection.patience_s),
     )
     server = HttpServer(config, address_of(settings.host, listener.getsockname()[1]))
     serving = asyncio.create_task(server.serve([listener]))

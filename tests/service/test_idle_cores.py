@@ -6,7 +6,9 @@ from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2 as pb
 
 from service.backends import onnx_runtime
@@ -102,7 +104,6 @@ def test_a_graph_that_zeros_are_nothing_to_has_no_wide_session() -> None:
         raise ValueError
 
     assert not is_worth_it(fails, fails, SPECS)
-    assert not is_worth_it(takes(0), takes(0), (TensorSpec("text", "BYTES", (1,)),))
 
 
 @pytest.mark.parametrize("worth_it", [False, True])
@@ -118,6 +119,20 @@ def test_the_sessions_of_a_version_share_one(tmp_path: Path, monkeypatch: pytest
     assert (one.idle_cores is not None) == worth_it
     assert one.idle_cores is two.idle_cores
     assert np.isfinite(one.run({"pixels": np.zeros((1, 8, 8, 3), np.uint8)}, [one.graph.outputs[0].name])[0]).all()
+
+
+def test_strings_are_bytes_whatever_the_cores_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_runtime, "is_worth_it", lambda *_: True)
+    monkeypatch.setattr(onnx_runtime, "available_cores", lambda: 2)
+    given = helper.make_tensor_value_info("number", TensorProto.FLOAT, ["N"])
+    told = helper.make_tensor_value_info("text", TensorProto.STRING, ["N"])
+    nodes = [helper.make_node("Cast", ["number"], ["text"], to=TensorProto.STRING)]
+    (tmp_path / "1").mkdir()
+    path = tmp_path / "1" / "model.onnx"
+    made = helper.make_graph(nodes, "told", [given], [told])
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    one, _ = OnnxRuntimeEngine("cpu", device_id=0).open(tmp_path, "1", pb.ModelConfig(default_model_filename=path.name))
+    assert one.run({"number": np.ones(1, np.float32)}, ["text"])[0].tolist() == [b"1"]
 
 
 def test_a_single_core_has_nothing_to_lend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 import service.repository
+from service.backends.instance import Instance
 from service.backends.onnx_runtime import OnnxRuntimeEngine, available_cores
 from service.batching import BatchRecord
 from service.catalogue import State
@@ -93,6 +94,31 @@ async def test_the_highest_ready_version_answers(tmp_path: Path, load: Load) -> 
 async def test_the_only_model_is_the_default(tmp_path: Path, load: Load) -> None:
     write_model(tmp_path)
     assert (await load()).catalogue.resolve("", "").name == "colours"
+
+
+async def test_a_model_that_comes_makes_the_only_one_no_default(tmp_path: Path, load: Load) -> None:
+    first = write_model(tmp_path, "a")
+    repository = await load()
+    write_model(tmp_path, "b")
+    await repository.poll()
+    with pytest.raises(InvalidInputError, match="no model named: must be one of a, b"):
+        repository.catalogue.resolve("", "")
+    shutil.rmtree(first)
+    await repository.poll()
+    assert repository.catalogue.resolve("", "").name == "b"
+
+
+async def test_a_model_of_features_is_not_meant_by_who_wants_classes_whether_it_is_loaded_or_not(
+    tmp_path: Path, load: Load
+) -> None:
+    write_model(tmp_path)
+    write_model(tmp_path, "features", features=True)
+    repository = await load()
+    assert repository.catalogue.resolve("", "").name == "colours"
+    await repository.unload("features")
+    assert repository.catalogue.resolve("", "").name == "colours"
+    with pytest.raises(NotFoundError, match="'features' has no available versions"):
+        repository.catalogue.resolve("", "", features=True)
 
 
 async def test_several_models_and_no_default(tmp_path: Path, load: Load) -> None:
@@ -289,6 +315,60 @@ async def test_the_highest_version_answers_while_others_are_being_loaded(tmp_pat
     assert repository.catalogue.resolve("colours", "").version == "10"
 
 
+async def test_no_other_version_stands_in_for_a_pinned_one_while_they_are_being_loaded(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = 'version_policy { all { } } parameters { key: "rollout.current" value { string_value: "2" } }'
+    write_model(tmp_path, versions=(1, 2, 3), extra=pinned)
+    repository = open_repository(tmp_path)
+    loop = asyncio.get_running_loop()
+    answering: dict[str, str] = {}
+
+    async def ask() -> str:
+        try:
+            return repository.catalogue.next("", "").served.version
+        except UnavailableError as error:
+            return str(error)
+
+    def watched(folder: Path, version: str, *arguments: Any) -> OpenedVersion:
+        answering[version] = asyncio.run_coroutine_threadsafe(ask(), loop).result(60)
+        return open_version(folder, version, *arguments)
+
+    monkeypatch.setattr(service.repository, "open_version", watched)
+    await repository.start()
+    assert answering == {"2": "model 'colours' is not ready: loading", "1": "2", "3": "2"}
+    await repository.close()
+
+
+async def test_releasing_sessions_holds_nobody_up(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of Triton's shared memory does, where Triton hangs."""
+    write_model(tmp_path)
+    repository = await load()
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(_: Instance) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(Instance, "close", slow)
+    await repository.unload("colours")
+    await begun.wait()
+    go_on.set()
+
+
+async def test_hidden_files_are_nothing_new(tmp_path: Path, load: Load) -> None:
+    model = write_model(tmp_path)
+    repository = await load()
+    served = repository.catalogue.resolve("colours", "")
+    (model / ".config.pbtxt.swp").write_text("an editor's")
+    await repository.poll()
+    assert repository.catalogue.resolve("colours", "") is served
+    (model / "labels.txt").touch()
+    await repository.poll()
+    assert repository.catalogue.resolve("colours", "") is not served
+
+
 async def test_what_failed_is_tried_again_when_asked_and_not_by_polling(
     tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,16 +402,30 @@ async def cancel_load(repository: Repository, name: str, monkeypatch: pytest.Mon
     def slow(*arguments: Any) -> OpenedVersion:
         loop.call_soon_threadsafe(begun.set)
         go_on.wait(60)
-        return open_version(*arguments)
+        version = open_version(*arguments)
+        opened.extend(version.instances)
+        return version
 
+    def noted(instance: Instance) -> None:
+        closed.append(instance)
+        close(instance)
+
+    close = Instance.close
+    opened: list[Instance] = []
+    closed: list[Instance] = []
     with monkeypatch.context() as patch:
         patch.setattr(service.repository, "open_version", slow)
+        patch.setattr(Instance, "close", noted)
         loading = asyncio.create_task(repository.load(name))
         await begun.wait()
         loading.cancel()
+        # What a thread opens nevertheless is waited for, and closed.
+        done, _ = await asyncio.wait({loading}, timeout=0)
+        assert not done
+        go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await loading
-        go_on.set()
+    assert all(instance in closed for instance in opened)
 
 
 async def test_a_load_that_was_cancelled_leaves_no_trace(

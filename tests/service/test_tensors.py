@@ -96,6 +96,13 @@ def test_values_fit_or_are_refused(datatype: str, values: list[int]) -> None:
             from_values("x", datatype, [len(values)], values)
 
 
+@pytest.mark.parametrize(("datatype", "value"), [("FP32", 1e300), ("FP16", 1e6)])
+def test_a_number_that_is_too_large_is_not_infinity(datatype: str, value: float) -> None:
+    with pytest.raises(InvalidInputError, match=f"its values are no {datatype}"):
+        from_values("x", datatype, [2], [value, 1.0])
+    assert from_values("x", datatype, [1], [float("inf")])[0] == float("inf")
+
+
 def test_as_many_values_as_the_shape_says() -> None:
     with pytest.raises(InvalidInputError, match=r"got 3 elements: shape \[2,2\] of FP32 takes 4"):
         from_values("x", "FP32", [2, 2], [1.0, 2.0, 3.0])

@@ -10,6 +10,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.statistics import VersionStatistics
+from service.triton_metrics import COUNTERS
 from tests.conformance.models import write_simple
 from tests.conformance.wire import simple_inputs
 from tests.repositories import picture, write_model
@@ -51,6 +53,14 @@ def test_they_are_what_the_statistics_tell(own_service: RunningService) -> None:
             for part in ("compute_input", "compute_infer", "compute_output"):
                 assert value(f"{part}_duration_us") == times[part]["ns"] // 1000
             assert value("pending_request_count") == value("request_failure") == 0
+
+
+def test_the_time_of_those_that_failed_is_none_of_the_requests() -> None:
+    """As in Triton's, which counts failures alone."""
+    statistics = VersionStatistics()
+    statistics.success.add(0.5)
+    statistics.fail.add(30)
+    assert COUNTERS["nv_inference_request_duration_us"][1](statistics) == 500_000
 
 
 async def test_what_waits_and_what_is_refused(tmp_path: Path) -> None:

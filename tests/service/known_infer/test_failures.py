@@ -6,7 +6,6 @@ import logging
 import re
 from collections import Counter
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,10 @@ async def test_a_connection_is_not_idle_because_its_first_request_was_refused(
     """The second one takes longer than a connection may be idle."""
     write_identity(tmp_path, "alone", "FP32", (2,), max_batch_size=1, extra=ALONE)
     write_identity(tmp_path, "other", "FP32", (2,))
-    monkeypatch.setattr(uvicorn, "Config", partial(uvicorn.Config, timeout_keep_alive=0))
+    config = uvicorn.Config
+    monkeypatch.setattr(
+        uvicorn, "Config", lambda *given, **options: config(*given, **options | {"timeout_keep_alive": 0})
+    )
     async with inside(tmp_path) as service, AsyncExitStack() as stack:
         ahead, waiting, last = [await stack.enter_async_context(await service.connect()) for _ in range(3)]
         for model in ("alone", "other"):

@@ -128,7 +128,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
         )
         serving: Fronts | Listeners
         if fronts:
-            if not await _unless_stopped(stack.enter_async_context(fronts), lifecycle, give_up=True):
+            if not await _unless_stopped(stack.enter_async_context(fronts), lifecycle):
                 return
             serving = fronts
         else:
@@ -148,7 +148,7 @@ async def run(settings: Settings, on_started: Callable[[Running], None]) -> None
                 )
             )
 
-        if not await _unless_stopped(repository.start(), lifecycle, give_up=True):
+        if not await _unless_stopped(repository.start(), lifecycle):
             return
         for problem in repository.catalogue.problems():
             log.error("%s", problem)
@@ -248,12 +248,8 @@ async def _poll(repository: Repository, interval_s: float, disturbed: asyncio.Ev
             log.error("polling failed, and will be tried again: %s", error)
 
 
-async def _unless_stopped(work: Awaitable[object], lifecycle: Lifecycle, *, give_up: bool = False) -> bool:
-    """Wait for the work; False when the service was told to stop before it was done.
-
-    Args:
-        give_up: whether it is cancelled then, and not waited for.
-    """
+async def _unless_stopped(work: Awaitable[object], lifecycle: Lifecycle) -> bool:
+    """Wait for the work; False when the service was told to stop before it was done, and it was cancelled."""
     working = asyncio.ensure_future(work)
     stopped = asyncio.create_task(lifecycle.stopping.wait())
     await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -261,9 +257,6 @@ async def _unless_stopped(work: Awaitable[object], lifecycle: Lifecycle, *, give
     if working.done():
         working.result()
         return True
-    if give_up:
-        working.cancel()
-        await asyncio.wait({working})
-    else:
-        await working
+    working.cancel()
+    await asyncio.wait({working})
     return False

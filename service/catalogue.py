@@ -39,9 +39,9 @@ class VersionEntry:
 class ModelEntry:
     """A model; `reason` says why its versions could not be tried, the last time they were to be.
 
-    `wanted` is False of a model that nobody has asked to be loaded, or that was unloaded. `gives_features`, and no
-    classes, is what its versions did that were ready last. `traffic` is None where its highest version that is ready
-    answers, as nothing is declared of a rollout.
+    `wanted` is False of a model that nobody has asked to be loaded, or that was unloaded. `gives_features` says whether
+    the version that was opened last gives features, and no classes. `traffic` is None where its highest version that is
+    ready answers, as nothing is declared of a rollout.
     """
 
     name: str

@@ -144,10 +144,11 @@ class Repository:
         await self._load_each(present)
 
     async def close(self) -> None:
-        """Finish what waits and release the sessions."""
-        for model in self.models.values():
-            for entry in model.versions.values():
-                self._withdraw(entry)
+        """Finish what waits and release the sessions; what is being loaded is to be cancelled before."""
+        async with self._changing:
+            for model in self.models.values():
+                for entry in model.versions.values():
+                    self._withdraw(entry)
         await asyncio.gather(*self._draining)
 
     def blocking(self) -> list[str]:
@@ -181,8 +182,10 @@ class Repository:
             raise InvalidInputError(f"failed to load {shown(name)}: {model.reason}") from None
         except BaseException:
             # Cancelled: as if it had not been tried, but for the versions that are ready by now.
-            model.wanted = was_wanted or any(entry.served for entry in model.versions.values())
-            model.reason = before
+            ready = any(entry.served for entry in model.versions.values())
+            model.wanted, model.reason = was_wanted or ready, before
+            if not ready:
+                self._end_rollout(model)
             raise
         finally:
             if not self._is_model(name) and not any(entry.served for entry in model.versions.values()):
@@ -224,6 +227,7 @@ class Repository:
                 failed.append(entry)
             elif entry.served:
                 show_rollout(proto, entry.served.config.proto)
+        model.versions = dict(sorted(model.versions.items(), key=lambda item: int(item[0])))
         self._take_up(model, rollout, unless_current_is_missing=before_it)
         if not failed:
             # Only now: until what is wanted is there, what was there before is better than nothing.

@@ -30,7 +30,7 @@ def png(pixels: Pixels) -> bytes:
 
 def test_neighbours_by_served_features_agree_with_labels_far_beyond_pixels(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    recipe = replace(recipe_for("convnetjs"), epochs=4, batch_size=20, lr=1.0)
+    recipe = replace(recipe_for("convnetjs"), epochs=8, batch_size=20, lr=1.0)
     shapes, cpu = synthetic("train", image_size=16, count=480), torch.device("cpu")
     run = train(shapes, None, recipe, tmp_path / "run", device=cpu, origin={"command": "", "data": "synthetic"})
     repository = tmp_path / "repository"

@@ -87,7 +87,7 @@ def share(text: str) -> float:
 
 
 LARGEST_INTEGER = 2**63 - 1
-"""That PyTorch's random numbers begin from."""
+"""Of 64 bits, with a sign."""
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

@@ -213,4 +213,7 @@ def attempt(parser: Parser, content: bytes) -> None:
     try:
         parser.parse(content)
     except (FoveaError, ModelError) as error:
+        # Whatever a decoder raises is the image's fault, but for this.
+        if isinstance(error.__cause__, MemoryError):
+            raise
         str(error).encode()

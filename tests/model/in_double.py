@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 import model.train
 from model.data import Dataset, augment, synthetic
-from model.nets import build
+from model.nets.features import OnFeatures
 from model.nets.preprocess import Preprocess
+from model.optimizers import optimizers_for
 from model.recipe import RECIPES, Recipe, with_optimizer
 from model.train import train
 from model.workers import ALONE, Workers, join
@@ -87,13 +89,24 @@ def seen(folder: Path, workers: Workers) -> list[list[int]]:
     return steps
 
 
-def of_the_first(workers: Workers) -> list[Tensor]:
-    """What a network of fixed features has after each worker learned others."""
-    net = build("bovw", 3, (3, 16, 16))
-    for tensor in net.state_dict().values():
-        tensor.fill_(1 + workers.rank)
-    workers.take_the_firsts(net)
-    return [*net.state_dict().values()]
+def fixed_features(folder: Path, workers: Workers) -> dict[str, Tensor]:
+    """What this worker's network has of them, where each one has learned others: they are filled with its number."""
+    nets: list[nn.Module] = []
+
+    def learn(net: OnFeatures, *_: object) -> None:
+        for name, tensor in net.state_dict().items():
+            if not name.startswith("head."):
+                tensor.fill_(1 + workers.rank)
+
+    def noted(net: nn.Module, *given: Any, **options: Any) -> list[Optimizer]:
+        nets.append(net)
+        return optimizers_for(net, *given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnFeatures, "prepare", learn)
+        patch.setattr(model.train, "optimizers_for", noted)
+        started(replace(RECIPES["bovw"], epochs=1, batch_size=9), folder, workers)
+    return {name: tensor for name, tensor in nets[0].state_dict().items() if not name.startswith("head.")}
 
 
 def everything(folder: Path, workers: Workers) -> None:
@@ -101,7 +114,7 @@ def everything(folder: Path, workers: Workers) -> None:
         started(recipe, folder / name, workers)
     stopped(MUON, folder / "stopped", workers)
     torch.save(seen(folder / "seen", workers), folder / f"seen by {workers.rank}.pt")
-    torch.save(of_the_first(workers), folder / f"of the first at {workers.rank}.pt")
+    torch.save(fixed_features(folder / "features", workers), folder / f"features of {workers.rank}.pt")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.rest.connection import HeadWithBody, HttpConnection
+from service.rest.server import http_server
+from service.settings import Settings
 from tests.repositories import picture, write_model
 from tests.service.launch import running
 
@@ -91,6 +93,12 @@ async def sends_a_body_for_ever_that_nobody_reads(reader: asyncio.StreamReader, 
     while not reader.at_eof():
         writer.write(b"a")
         await asyncio.sleep(0.05)
+
+
+async def test_the_next_request_has_as_long_as_the_first(tmp_path: Path) -> None:
+    settings = Settings(model_repository=tmp_path)
+    async with http_server(handler, "http", 0, settings, HttpConnection) as server:
+        assert server.config.timeout_keep_alive == HttpConnection.patience_s
 
 
 @pytest.mark.parametrize(

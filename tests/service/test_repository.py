@@ -316,7 +316,7 @@ async def test_the_highest_version_answers_while_others_are_being_loaded(tmp_pat
 
 
 async def test_no_other_version_stands_in_for_a_pinned_one_while_they_are_being_loaded(
-    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pinned = 'version_policy { all { } } parameters { key: "rollout.current" value { string_value: "2" } }'
     write_model(tmp_path, versions=(1, 2, 3), extra=pinned)
@@ -335,9 +335,12 @@ async def test_no_other_version_stands_in_for_a_pinned_one_while_they_are_being_
         return open_version(folder, version, *arguments)
 
     monkeypatch.setattr(service.repository, "open_version", watched)
-    await repository.start()
+    try:
+        await repository.start()
+    finally:
+        await repository.close()
     assert answering == {"2": "model 'colours' is not ready: loading", "1": "2", "3": "2"}
-    await repository.close()
+    assert [*repository.catalogue.find("colours").versions] == ["1", "2", "3"]
 
 
 async def test_releasing_sessions_holds_nobody_up(tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,15 +349,19 @@ async def test_releasing_sessions_holds_nobody_up(tmp_path: Path, load: Load, mo
     repository = await load()
     begun, go_on = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
+    in_time: list[bool] = []
 
     def slow(_: Instance) -> None:
         loop.call_soon_threadsafe(begun.set)
-        assert go_on.wait(60)
+        in_time.append(go_on.wait(30))
 
     monkeypatch.setattr(Instance, "close", slow)
     await repository.unload("colours")
     await begun.wait()
     go_on.set()
+    await repository.close()
+    assert in_time
+    assert all(in_time)
 
 
 async def test_hidden_files_are_nothing_new(tmp_path: Path, load: Load) -> None:

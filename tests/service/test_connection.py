@@ -96,8 +96,8 @@ async def sends_a_body_for_ever_that_nobody_reads(reader: asyncio.StreamReader, 
 
 
 async def test_the_next_request_has_as_long_as_the_first(tmp_path: Path) -> None:
-    settings = Settings(model_repository=tmp_path)
-    async with http_server(handler, "http", 0, settings, HttpConnection) as server:
+    given: dict[str, Any] = {"model_repository": tmp_path}
+    async with http_server(handler, "http", 0, Settings(**given), HttpConnection) as server:
         assert server.config.timeout_keep_alive == HttpConnection.patience_s
 
 

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import queue
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -189,9 +190,21 @@ class Methods:
             for position, tensor in enumerate(shared):
                 tensor.set_shared_memory(name, 64, position * 64)
             assert_simple(self.call("infer", "simple", shared))
-            self.call("unregister_system_shared_memory", name)
+            self._unregister(name)
         finally:
             os.unlink(file)
+
+    def _unregister(self, name: str) -> None:
+        """Triton may have a region in use for a moment after the answer."""
+        until = time.monotonic() + 10
+        while True:
+            try:
+                self.call("unregister_system_shared_memory", name)
+                return
+            except InferenceServerException as error:
+                if "currently in use" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     @staticmethod
     def _regions(status: Any) -> Any:
